@@ -1,0 +1,52 @@
+// Multi-head attention over packed sequences of any length (FlashAttention-2, Dao 2023, adapted to the CPU: nothing of
+// size L x L is kept).
+//
+// qkv is what the projection wrote: row r holds q, k and v one after the other, each C wide, each H heads of D = C / H.
+// For a sequence with rows [s, e) and head h, with scale = 1 / sqrt(D):
+//
+//   S[i][j] = scale * q_i . k_j           (causal: only j <= i)
+//   P[i][j] = softmax_j(S[i][j]),  lse_i = log sum_j exp(S[i][j])
+//   y_i     = sum_j keep(i, j) * dropout_scale * P[i][j] * v_j
+//
+// keep is core/rng.h's rule with row_id = row_ids[i], column = j - s, and stream = key.stream + h. dropout 0 keeps all
+// and draws nothing.
+//
+// Backward recomputes P from lse and adds into dqkv. One task owns a (sequence, head): one writer per output, fixed
+// order, the same bits for any number of threads and whatever else is in the batch.
+#pragma once
+
+#include "core/device.h"
+#include "core/rng.h"
+#include "core/view.h"
+
+namespace itemloom {
+
+struct AttentionForward {
+  Matrix<const float> qkv;                 // (N, 3C)
+  Vector<const int64_t> sequence_offsets;  // (B + 1), from 0 to N; empty sequences are fine
+  Vector<const uint32_t> row_ids;          // (N) global row ids for dropout
+  int64_t heads;                           // H, divides C; D is a multiple of 4
+  bool causal;
+  float dropout;
+  DropoutKey key;
+  Matrix<float> y;            // (N, C), overwritten
+  Matrix<float> log_sum_exp;  // (H, N), overwritten, kept for backward
+};
+void launch(CpuStream stream, const AttentionForward& args);
+
+struct AttentionBackward {
+  Matrix<const float> qkv;
+  Vector<const int64_t> sequence_offsets;
+  Vector<const uint32_t> row_ids;
+  int64_t heads;
+  bool causal;
+  float dropout;
+  DropoutKey key;
+  Matrix<const float> y;            // (N, C) from the forward pass
+  Matrix<const float> log_sum_exp;  // (H, N) from the forward pass
+  Matrix<const float> dy;           // (N, C)
+  Matrix<float> dqkv;               // (N, 3C), added into
+};
+void launch(CpuStream stream, const AttentionBackward& args);
+
+}  // namespace itemloom

@@ -1,0 +1,32 @@
+// Plain elementwise work on flat ranges.
+#pragma once
+
+#include "core/device.h"
+#include "core/view.h"
+
+namespace itemloom {
+
+// y = value
+struct Fill {
+  float value;
+  Vector<float> y;  // overwritten
+};
+void launch(CpuStream stream, const Fill& args);
+
+// y += scale * x
+struct AddScaled {
+  float scale;
+  Vector<const float> x;
+  Vector<float> y;  // added into
+};
+void launch(CpuStream stream, const AddScaled& args);
+
+// y = scale * x
+struct Scale {
+  float scale;
+  Vector<const float> x;
+  Vector<float> y;  // overwritten; may be x itself
+};
+void launch(CpuStream stream, const Scale& args);
+
+}  // namespace itemloom

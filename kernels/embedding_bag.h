@@ -1,0 +1,40 @@
+// Embedding bags: every bag is the (weighted) sum or mean of table rows.
+//
+//   y[b] = scale_b * sum_{i in [bag_offsets[b], bag_offsets[b + 1])} w_i * table[ids[i]]
+//
+// w_i = weights[i], or 1 when weights is none(). Sum: scale_b = 1. Mean: scale_b = 1 / (number of ids in the bag), as
+// torch.nn.EmbeddingBag; an empty bag gives zeros. When bag_offsets is none() every bag is one id (a plain lookup).
+// Ids must lie in [0, table rows): checked where data enters, not here.
+//
+// Backward adds into dtable: the occurrences are sorted by id (stable), each id's run is summed in order of occurrence
+// by one task, so the result is the same for any number of threads. Weights get no gradient.
+#pragma once
+
+#include "core/device.h"
+#include "core/view.h"
+
+namespace itemloom {
+
+enum class BagMode { kSum, kMean };
+
+struct EmbeddingBagForward {
+  Matrix<const float> table;          // (R, C)
+  Vector<const int32_t> ids;          // (number of ids)
+  Vector<const int64_t> bag_offsets;  // (B + 1) ascending from 0 to ids.size(), or none(): B = ids.size()
+  Vector<const float> weights;        // (number of ids), or none()
+  BagMode mode;
+  Matrix<float> y;  // (B, C), overwritten
+};
+void launch(CpuStream stream, const EmbeddingBagForward& args);
+
+struct EmbeddingBagBackward {
+  Matrix<const float> dy;  // (B, C)
+  Vector<const int32_t> ids;
+  Vector<const int64_t> bag_offsets;
+  Vector<const float> weights;
+  BagMode mode;
+  Matrix<float> dtable;  // (R, C), added into
+};
+void launch(CpuStream stream, const EmbeddingBagBackward& args);
+
+}  // namespace itemloom

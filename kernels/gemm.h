@@ -1,0 +1,30 @@
+// Matrix products: C = op(A) op(B) [+ bias], or C += the same.
+//
+//   c[i][j] (=|+=) sum_k A[i][k] * B[k][j] + bias[j]
+//
+// where A is a (m, k), or its transpose when `transpose_a` and a is stored (k, m); likewise B is (k, n), or stored
+// (n, k) when `transpose_b`. The layers use: forward y = x W^T (transpose_b), input gradient dx += dy W (neither),
+// weight gradient dW += dy^T x (transpose_a).
+//
+// Guarantees: fp32 accumulation in an order that depends on k (and, for transpose_a, on k alone as well) only: the
+// same bits for any number of threads, and for transpose_a == false a row of C has the same bits whatever other rows
+// are in the call. Extents of zero are fine (k == 0 gives bias or 0). C must not overlap A or B.
+#pragma once
+
+#include "core/device.h"
+#include "core/view.h"
+
+namespace itemloom {
+
+struct Gemm {
+  Matrix<const float> a;
+  bool transpose_a;
+  Matrix<const float> b;
+  bool transpose_b;
+  Vector<const float> bias;  // (n), or none()
+  Matrix<float> c;           // (m, n)
+  bool accumulate;           // true: added into; false: overwritten
+};
+void launch(CpuStream stream, const Gemm& args);
+
+}  // namespace itemloom

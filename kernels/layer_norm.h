@@ -1,0 +1,37 @@
+// Layer normalisation over the last axis (Ba et al. 2016), two-pass variance.
+//
+//   mean_r = 1/C sum_c x[r][c],  inverse_std_r = 1 / sqrt(1/C sum_c (x[r][c] - mean_r)^2 + epsilon)
+//   y[r][c] = (x[r][c] - mean_r) * inverse_std_r * gamma[c] + beta[c]
+//
+// Backward adds into dx, dgamma and dbeta. Column sums run over fixed row blocks and are added in block order.
+#pragma once
+
+#include "core/device.h"
+#include "core/view.h"
+
+namespace itemloom {
+
+struct LayerNormForward {
+  Matrix<const float> x;      // (N, C)
+  Vector<const float> gamma;  // (C)
+  Vector<const float> beta;   // (C)
+  float epsilon;
+  Matrix<float> y;            // (N, C), overwritten
+  Vector<float> mean;         // (N), overwritten, kept for backward
+  Vector<float> inverse_std;  // (N), overwritten, kept for backward
+};
+void launch(CpuStream stream, const LayerNormForward& args);
+
+struct LayerNormBackward {
+  Matrix<const float> dy;
+  Matrix<const float> x;
+  Vector<const float> gamma;
+  Vector<const float> mean;
+  Vector<const float> inverse_std;
+  Matrix<float> dx;      // (N, C), added into
+  Vector<float> dgamma;  // (C), added into
+  Vector<float> dbeta;   // (C), added into
+};
+void launch(CpuStream stream, const LayerNormBackward& args);
+
+}  // namespace itemloom

@@ -1,0 +1,33 @@
+// Softmax cross-entropy of masked rows over the whole catalogue, exact, without ever holding logits of M x V.
+//
+//   z[m][v] = hidden[m] . table[v] + bias[v]
+//   loss    = sum_m (log sum_v exp(z[m][v]) - z[m][targets[m]])
+//   dz      = softmax(z) - onehot(target)
+//   dhidden += dz table,  dtable += dz^T hidden,  dbias[v] += sum_m dz[m][v]
+//
+// The loss is a sum: whoever knows the number of masked rows of all micro-batches and ranks divides once. Gradients
+// come out of the same pass (the loss is the root of the tape, its own gradient is 1). When all three gradients are
+// none() only the loss is computed. Rows are worked through in fixed chunks against the whole of V, so the workspace
+// is (row chunk) x V floats at most, independent of M. Every sum has a fixed order: the same bits for any number of
+// threads.
+#pragma once
+
+#include "core/device.h"
+#include "core/view.h"
+
+namespace itemloom {
+
+struct MaskedItemLoss {
+  Matrix<const float> hidden;     // (M, C)
+  Matrix<const float> table;      // (V, C)
+  Vector<const float> bias;       // (V), or none()
+  Vector<const int32_t> targets;  // (M), each in [0, V)
+  Vector<float> row_losses;       // (M), overwritten
+  Vector<double> loss;            // (1), overwritten: the sum of row_losses in row order
+  Matrix<float> dhidden;          // (M, C), added into, or none()
+  Matrix<float> dtable;           // (V, C), added into; none() exactly when dhidden is
+  Vector<float> dbias;            // (V), added into; none() when bias or dhidden is
+};
+void launch(CpuStream stream, const MaskedItemLoss& args);
+
+}  // namespace itemloom

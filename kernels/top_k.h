@@ -1,0 +1,28 @@
+// Ranking against a catalogue, given tiles of scores.
+#pragma once
+
+#include "core/device.h"
+#include "core/view.h"
+
+namespace itemloom {
+
+// For every row the k best columns by score, best first; ties go to the lower column. Columns whose score is -infinity
+// are never taken; missing places get index -1 and score -infinity. NaN scores are not allowed.
+struct TopK {
+  Matrix<const float> scores;  // (M, V)
+  Matrix<int32_t> indices;     // (M, K), overwritten
+  Matrix<float> values;        // (M, K), overwritten
+};
+void launch(CpuStream stream, const TopK& args);
+
+// For every row the number of columns that score above, and exactly at, the row's threshold (-infinity columns, which
+// stand for excluded items, count when the threshold is -infinity only).
+struct CountAbove {
+  Matrix<const float> scores;      // (M, V)
+  Vector<const float> thresholds;  // (M)
+  Vector<int64_t> above;           // (M), overwritten
+  Vector<int64_t> equal;           // (M), overwritten
+};
+void launch(CpuStream stream, const CountAbove& args);
+
+}  // namespace itemloom
