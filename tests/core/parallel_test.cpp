@@ -1,8 +1,8 @@
 #include "core/parallel.h"
 
 #include <atomic>
-#include <catch2/catch.hpp>
 #include <vector>
+#include "tests/support/catch.h"
 
 #include "core/check.h"
 #include "tests/support/kernels.h"

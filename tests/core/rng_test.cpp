@@ -1,6 +1,6 @@
 #include "core/rng.h"
 
-#include <catch2/catch.hpp>
+#include "tests/support/catch.h"
 
 namespace itemloom {
 

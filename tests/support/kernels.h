@@ -1,12 +1,12 @@
 // Buffers with guarded ends and comparisons for kernel tests.
 #pragma once
 
-#include <catch2/catch.hpp>
 #include <cmath>
 #include <cstring>
 #include <initializer_list>
 #include <string>
 #include <vector>
+#include "tests/support/catch.h"
 
 #include "core/device.h"
 #include "core/memory.h"
