@@ -1,0 +1,131 @@
+// The whole configuration of a run.
+#pragma once
+
+#include "core/config.h"
+#include "data/config.h"
+#include "layers/models/config.h"
+#include "optim/config.h"
+
+namespace itemloom {
+
+struct EarlyStoppingConfig {
+  std::string metric = "ndcg@10";
+  int64_t patience = 0;
+
+  template <class Visitor>
+  void describe(Visitor& visit) {
+    visit.field("metric", metric,
+                {.help = "The validation metric that says which checkpoint is best; one of evaluation.metrics."});
+    visit.field("patience", patience,
+                {.help = "Training ends after this many validations without a better metric; 0: never.", .minimum = 0});
+  }
+};
+
+struct TrainingConfig {
+  int64_t epochs = 100;
+  int64_t batch_size = 256;
+  int64_t batch_tokens = 0;
+  bool bucket_by_length = false;
+  int64_t gradient_accumulation = 1;
+  int64_t seed = 1;
+  int64_t threads = 0;
+  int64_t validate_every = 1;
+  EarlyStoppingConfig early_stopping;
+  int64_t checkpoint_every = 1;
+  int64_t max_skipped_steps = 10;
+
+  template <class Visitor>
+  void describe(Visitor& visit) {
+    visit.field("epochs", epochs, {.help = "Passes over the training sequences.", .minimum = 1});
+    visit.field("batch_size", batch_size,
+                {.help = "Sequences of a batch.",
+                 .minimum = 1,
+                 .active = batch_tokens == 0,
+                 .active_when = "training.batch_tokens is 0"});
+    visit.field("batch_tokens", batch_tokens,
+                {.help = "Items of a batch at most, at least data.max_length; 0: batches are counted in sequences, by "
+                         "batch_size.",
+                 .minimum = 0});
+    visit.field("bucket_by_length", bucket_by_length,
+                {.help = "Sequences of like length share a batch; each sequence still comes once an epoch."});
+    visit.field("gradient_accumulation", gradient_accumulation,
+                {.help = "Batches whose gradients are summed for one step of the optimizer.", .minimum = 1});
+    visit.field("seed", seed, {.help = "Start of all that is random.", .minimum = 0});
+    visit.field("threads", threads,
+                {.help = "Threads that compute; 0: one for each core. Results do not depend on it.",
+                 .minimum = 0,
+                 .maximum = 4096});
+    visit.field("validate_every", validate_every, {.help = "Epochs between two validations; 0: none.", .minimum = 0});
+    visit.group("early_stopping", early_stopping,
+                {.help = "Which checkpoint is best, and when to stop.",
+                 .active = validate_every > 0,
+                 .active_when = "training.validate_every is not 0"});
+    visit.field(
+        "checkpoint_every", checkpoint_every,
+        {.help = "Epochs between two checkpoints; the last epoch has one in any case; 0: only that.", .minimum = 0});
+    visit.field("max_skipped_steps", max_skipped_steps,
+                {.help = "Steps in a row that may be skipped for a loss or gradient that is not finite; one more ends "
+                         "the run.",
+                 .minimum = 0});
+  }
+};
+
+struct EvaluationConfig {
+  std::vector<std::string> metrics = {"hit@1", "hit@5", "hit@10", "ndcg@5", "ndcg@10", "mrr"};
+  std::string seen_items = "exclude";
+  int64_t batch_size = 256;
+  bool dump_ranks = false;
+
+  template <class Visitor>
+  void describe(Visitor& visit) {
+    visit.field("metrics", metrics,
+                {.help = "hit, ndcg, mrr, recall, precision or map, each @ a cut-off like ndcg@10; mrr and map also "
+                         "without one. The order is the order of the output."});
+    visit.field("seen_items", seen_items,
+                {.help = "exclude: items of the user's history are not ranked; keep: they are. Decides which figures "
+                         "are the run's; the other ones are reported beside them.",
+                 .choices = {"exclude", "keep"}});
+    visit.field("batch_size", batch_size,
+                {.help = "Users ranked at a time; results do not depend on it.", .minimum = 1});
+    visit.field("dump_ranks", dump_ranks, {.help = "Write the rank of every held-out item to a file of the run."});
+  }
+};
+
+struct ExportConfig {
+  int64_t neighbors = 20;
+  int64_t associations = 20;
+
+  template <class Visitor>
+  void describe(Visitor& visit) {
+    visit.field("neighbors", neighbors, {.help = "Nearest items written for each item; 0: none.", .minimum = 0});
+    visit.field("associations", associations,
+                {.help = "Associated items written for each item; 0: none.", .minimum = 0});
+  }
+};
+
+struct Config {
+  DataConfig data;
+  MaskingConfig masking;
+  ModelConfig model;
+  TrainingConfig training;
+  OptimizerConfig optimizer;
+  EvaluationConfig evaluation;
+  ExportConfig export_;
+  std::string device = "cpu";
+  std::string precision = "fp32";
+
+  template <class Visitor>
+  void describe(Visitor& visit) {
+    visit.group("data", data, {.help = "What to read and how."});
+    visit.group("masking", masking, {.help = "Which items training hides."});
+    visit.group("model", model, {.help = "The shape of the model."});
+    visit.group("training", training, {.help = "The course of training."});
+    visit.group("optimizer", optimizer, {.help = "How parameters are updated."});
+    visit.group("evaluation", evaluation, {.help = "What is measured on held-out items."});
+    visit.group("export", export_, {.help = "What `itemloom export` writes."});
+    visit.field("device", device, {.help = "Where to compute.", .choices = {"cpu"}});
+    visit.field("precision", precision, {.help = "The numbers to compute with.", .choices = {"fp32"}});
+  }
+};
+
+}  // namespace itemloom
