@@ -25,8 +25,7 @@ struct TrainingConfig {
   int64_t epochs = 100;
   int64_t batch_size = 256;
   int64_t batch_tokens = 0;
-  bool bucket_by_length = false;
-  int64_t gradient_accumulation = 1;
+  int64_t micro_batch_tokens = 8192;
   int64_t seed = 1;
   int64_t threads = 0;
   int64_t validate_every = 1;
@@ -46,10 +45,11 @@ struct TrainingConfig {
                 {.help = "Items of a batch at most, at least data.max_length; 0: batches are counted in sequences, by "
                          "batch_size.",
                  .minimum = 0});
-    visit.field("bucket_by_length", bucket_by_length,
-                {.help = "Sequences of like length share a batch; each sequence still comes once an epoch."});
-    visit.field("gradient_accumulation", gradient_accumulation,
-                {.help = "Batches whose gradients are summed for one step of the optimizer.", .minimum = 1});
+    visit.field("micro_batch_tokens", micro_batch_tokens,
+                {.help = "A batch is worked through in parts of about this many items, whose gradients are summed for "
+                         "one step of the optimizer: smaller parts need less memory and stay in the caches; 0: in one "
+                         "part. The last digits of results depend on it.",
+                 .minimum = 0});
     visit.field("seed", seed, {.help = "Start of all that is random.", .minimum = 0});
     visit.field("threads", threads,
                 {.help = "Threads that compute; 0: one for each core. Results do not depend on it.",

@@ -1,0 +1,92 @@
+#include "core/parameters.h"
+
+#include <cmath>
+#include <cstring>
+#include <numbers>
+
+#include "core/parallel.h"
+#include "core/rng.h"
+
+namespace itemloom {
+namespace {
+
+constexpr int64_t kFloatsPerLine = kAlignment / sizeof(float);
+
+void fill_initial(Vector<float> values, const ParameterInfo& info, uint64_t seed) {
+  if (info.initial.deviation == 0) {
+    for (float& value : values) value = info.initial.mean;
+    return;
+  }
+  const uint64_t key = mix64(seed ^ hash_name(info.name));
+  for (int64_t index = 0; index < values.size(); index += 2) {
+    const PhiloxBlock bits = philox({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), 0, 0},
+                                    static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32));
+    // (0, 1], so that the logarithm is finite.
+    const double first = (bits[0] + 1.0) * 0x1p-32;
+    const double radius = std::sqrt(-2 * std::log(first));
+    const double angle = 2 * std::numbers::pi * (bits[1] * 0x1p-32);
+    values[index] = static_cast<float>(info.initial.mean + info.initial.deviation * radius * std::cos(angle));
+    if (index + 1 < values.size()) {
+      values[index + 1] = static_cast<float>(info.initial.mean + info.initial.deviation * radius * std::sin(angle));
+    }
+  }
+}
+
+}  // namespace
+
+int ParameterStore::add(const std::string& name, int64_t rows, int64_t columns, InitialValue initial) {
+  CHECK(values_.bytes() == 0, "parameter ", name, " comes after the store was allocated");
+  CHECK(find(name) < 0, "parameter ", name, " is registered twice");
+  const bool is_matrix = columns > 0;
+  ParameterInfo info{.name = name,
+                     .shape = is_matrix ? std::vector<int64_t>{rows, columns} : std::vector<int64_t>{rows},
+                     .initial = initial,
+                     .offset = size_,
+                     .size = is_matrix ? rows * columns : rows,
+                     .decays = is_matrix};
+  size_ += block_count(info.size, kFloatsPerLine) * kFloatsPerLine;
+  infos_.push_back(std::move(info));
+  return static_cast<int>(infos_.size()) - 1;
+}
+
+void ParameterStore::allocate(uint64_t seed) {
+  const int64_t bytes = size_ * static_cast<int64_t>(sizeof(float));
+  values_ = HostBlock(bytes);
+  gradients_ = HostBlock(bytes);
+  for (const ParameterInfo& info : infos_) {
+    fill_initial(values().slice(info.offset, info.size), info, seed);
+    gradient_slots_.push_back(Gradient{gradients().data() + info.offset});
+  }
+}
+
+Tensor ParameterStore::tensor(int index) const {
+  const ParameterInfo& info = infos_[static_cast<size_t>(index)];
+  CHECK(values_.bytes() > 0, "parameter ", info.name, " is used before the store was allocated");
+  float* value = values().data() + info.offset;
+  Gradient* gradient = &gradient_slots_[static_cast<size_t>(index)];
+  if (info.shape.size() == 1) return Tensor(value, info.shape[0], gradient);
+  return Tensor(value, info.shape[0], info.shape[1], gradient);
+}
+
+int ParameterStore::find(std::string_view name) const {
+  for (size_t index = 0; index < infos_.size(); ++index) {
+    if (infos_[index].name == name) return static_cast<int>(index);
+  }
+  return -1;
+}
+
+Vector<float> ParameterStore::values() const {
+  return Vector<float>(reinterpret_cast<float*>(values_.data()), size_);
+}
+
+Vector<float> ParameterStore::gradients() const {
+  return Vector<float>(reinterpret_cast<float*>(gradients_.data()), size_);
+}
+
+int64_t ParameterStore::count() const {
+  int64_t total = 0;
+  for (const ParameterInfo& info : infos_) total += info.size;
+  return total;
+}
+
+}  // namespace itemloom

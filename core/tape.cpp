@@ -1,0 +1,65 @@
+#include "core/tape.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/parallel.h"
+
+namespace itemloom {
+namespace {
+
+constexpr int64_t kZeroBlock = int64_t{64} << 10;
+
+// Zeroed by the pool: most of this memory was written a moment ago and is still in a cache.
+void zero(float* data, int64_t bytes) {
+  std::byte* begin = reinterpret_cast<std::byte*>(data);
+  parallel_for(block_count(bytes, kZeroBlock), [=](int64_t block) {
+    const int64_t offset = block * kZeroBlock;
+    std::memset(begin + offset, 0, static_cast<size_t>(std::min(kZeroBlock, bytes - offset)));
+  });
+}
+
+}  // namespace
+
+Tensor Tape::matrix(int64_t rows, int64_t columns) {
+  float* value = arena_.take<float>(rows * columns);
+  Gradient* gradient = training() ? new (arena_.take<Gradient>(1)) Gradient : nullptr;
+  return Tensor(value, rows, columns, gradient);
+}
+
+float* Tape::gradient_data(const Tensor& tensor) {
+  Gradient* gradient = tensor.gradient();
+  CHECK(gradient, "a tensor of ", tensor.shape(), " has no gradient");
+  if (gradient->data) return gradient->data;
+  const int64_t bytes = tensor.size() * static_cast<int64_t>(sizeof(float));
+  FreePiece** link = &free_;
+  while (*link && (*link)->bytes != bytes) link = &(*link)->next;
+  if (*link) {
+    FreePiece* piece = *link;
+    *link = piece->next;
+    gradient->data = reinterpret_cast<float*>(piece);
+  } else {
+    gradient->data = arena_.take<float>(std::max<int64_t>(tensor.size(), sizeof(FreePiece) / sizeof(float)));
+  }
+  zero(gradient->data, bytes);
+  return gradient->data;
+}
+
+void Tape::release(Gradient* gradient, int64_t bytes) {
+  FreePiece* piece = new (gradient->data) FreePiece;
+  piece->bytes = bytes;
+  piece->next = free_;
+  free_ = piece;
+  gradient->data = nullptr;
+}
+
+void Tape::backward() {
+  for (Entry* entry = last_; entry; entry = entry->previous) {
+    if (!entry->output->data) continue;
+    entry->undo(entry->closure, *this);
+    release(entry->output, entry->bytes);
+  }
+  last_ = nullptr;
+}
+
+}  // namespace itemloom

@@ -1,0 +1,101 @@
+// The linear tape: differentiable ops record closures in the order of execution, backward() walks them in reverse. No
+// graph, no sort, no shared ownership: everything lives in the step's arena and dies with the step.
+#pragma once
+
+#include <cstdint>
+#include <new>
+#include <type_traits>
+
+#include "core/device.h"
+#include "core/memory.h"
+#include "core/rng.h"
+#include "core/tensor.h"
+
+namespace itemloom {
+
+enum class Mode {
+  kTraining,   // records, and dropout is active
+  kInference,  // records nothing, dropout is the identity
+};
+
+class Tape {
+ public:
+  // `seed` and `step` name the dropout masks (core/rng.h).
+  Tape(Device& device, Arena& arena, Mode mode, uint64_t seed = 0, uint32_t step = 0)
+      : device_(device), arena_(arena), mode_(mode), seed_(seed), step_(step) {}
+  Tape(const Tape&) = delete;
+  Tape& operator=(const Tape&) = delete;
+
+  Device& device() { return device_; }
+  bool training() const { return mode_ == Mode::kTraining; }
+
+  // A new activation, contents undefined; differentiable when the tape records.
+  Tensor matrix(int64_t rows, int64_t columns);
+
+  // Memory that lives as long as the step, contents undefined.
+  template <class T>
+  Vector<T> keep(int64_t count) {
+    return Vector<T>(arena_.take<T>(count), count);
+  }
+
+  // Names for `count` dropout masks (one a head for attention), in forward order.
+  DropoutKey next_dropout(uint32_t count = 1) {
+    const DropoutKey key{seed_, step_, stream_};
+    stream_ += count;
+    return key;
+  }
+
+  // Records how to undo the op that made `output`. The closure gets this tape; it holds views and numbers only.
+  template <class Backward>
+  void record(const Tensor& output, Backward backward) {
+    static_assert(std::is_trivially_destructible_v<Backward>, "a closure on the tape owns nothing");
+    if (!training()) return;
+    void* closure = arena_.take<std::byte>(sizeof(Backward));
+    new (closure) Backward(backward);
+    Entry* entry = new (arena_.take<std::byte>(sizeof(Entry))) Entry;
+    entry->closure = closure;
+    entry->undo = [](void* object, Tape& tape) { (*static_cast<Backward*>(object))(tape); };
+    entry->output = output.gradient();
+    entry->bytes = output.size() * static_cast<int64_t>(sizeof(float));
+    entry->previous = last_;
+    last_ = entry;
+  }
+
+  // The gradient of a differentiable tensor, zero when nothing has added to it yet.
+  Matrix<float> gradient_matrix(const Tensor& tensor) {
+    return Matrix<float>(gradient_data(tensor), tensor.rows(), tensor.columns());
+  }
+  Vector<float> gradient_vector(const Tensor& tensor) { return Vector<float>(gradient_data(tensor), tensor.size()); }
+
+  // Walks the entries in reverse. The root of the tape is a loss op, which has put its inputs' gradients in place when
+  // it ran. An op whose output nobody differentiated is skipped. May run once.
+  void backward();
+
+ private:
+  struct Entry {
+    void* closure;
+    void (*undo)(void*, Tape&);
+    Gradient* output;
+    int64_t bytes;
+    Entry* previous;
+  };
+  // Gradient memory that its tensor no longer needs; the list is kept in the pieces themselves.
+  struct FreePiece {
+    int64_t bytes;
+    FreePiece* next;
+  };
+
+  float* gradient_data(const Tensor& tensor);
+  void release(Gradient* gradient, int64_t bytes);
+
+  Device& device_;
+  Arena& arena_;
+  Mode mode_;
+  uint64_t seed_;
+  uint32_t step_;
+  uint32_t stream_ = 0;
+  Entry* last_ = nullptr;
+  FreePiece* free_ = nullptr;
+};
+
+}  // namespace itemloom

@@ -1,0 +1,92 @@
+// Training batches: order, cutting, masking and one prefetch thread. Everything is a function of (seed, epoch, batch),
+// so a run that stops and resumes, or one on other threads, sees the same batches.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "core/view.h"
+#include "data/batch.h"
+#include "data/config.h"
+
+namespace itemloom {
+
+// A piece of a sequence that is one training sample: items [begin, begin + length) of the dataset's item list.
+struct Window {
+  int64_t begin;
+  int32_t length;
+};
+
+// Cuts training ranges [begins[s], ends[s]) into windows of at most max_length items: the last ones of each sequence,
+// or windows that slide back from its end by `window_stride` until its start is covered. Empty ranges give none.
+std::vector<Window> make_windows(Vector<const int64_t> begins, Vector<const int64_t> ends, const DataConfig& config);
+
+struct LoaderOptions {
+  int64_t max_length;
+  int64_t batch_sequences;  // samples a batch ...
+  int64_t batch_tokens;     // ... or, when above zero, as many samples as fit into this many rows (at least one)
+  int64_t piece_tokens;     // a batch is worked through in pieces of about this many rows at most; 0: in one piece
+  uint64_t seed;
+};
+
+// One optimizer step's samples, in pieces that are worked through one after the other (their gradients add up). Samples
+// are ordered by length, longest first: which samples form a batch is a draw of the epoch's permutation alone, so this
+// favours no length.
+struct StepBatch {
+  int64_t epoch = -1;
+  int64_t batch = -1;
+  std::vector<PackedBatch> pieces;
+  size_t piece_count = 0;
+  int64_t sequences = 0;
+  int64_t rows = 0;
+  int64_t masked = 0;
+};
+
+class Loader {
+ public:
+  // `items` is the dataset's item list and must outlive the loader.
+  Loader(Vector<const int32_t> items, std::vector<Window> windows, Masking masking, const LoaderOptions& options);
+  ~Loader();
+  Loader(const Loader&) = delete;
+  Loader& operator=(const Loader&) = delete;
+
+  int64_t windows() const { return static_cast<int64_t>(windows_.size()); }
+  // Batches in an epoch; with batches by tokens it varies between epochs.
+  int64_t batches(int64_t epoch);
+  // The batch, valid until the next call; the one after it is prepared meanwhile.
+  const StepBatch& load(int64_t epoch, int64_t batch);
+
+ private:
+  void reserve();
+  void plan(int64_t epoch);
+  void fill(StepBatch& step, int64_t epoch, int64_t batch);
+  void prefetch_loop();
+
+  Vector<const int32_t> items_;
+  std::vector<Window> windows_;
+  Masking masking_;
+  LoaderOptions options_;
+
+  // The planned epoch: the order of the windows and where each batch begins in it. Guarded by plan_mutex_.
+  std::mutex plan_mutex_;
+  int64_t planned_epoch_ = -1;
+  std::vector<int64_t> order_;
+  std::vector<int64_t> batch_begins_;
+  std::vector<std::pair<int64_t, uint32_t>> samples_;  // window index, sample number in the step
+
+  // Two buffers: one is read by the trainer while the thread fills the other.
+  StepBatch buffers_[2];
+  int current_ = 0;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool wanted_ = false, stop_ = false;
+  int64_t wanted_epoch_ = 0, wanted_batch_ = 0;
+  std::exception_ptr error_;
+  std::thread thread_;
+};
+
+}  // namespace itemloom

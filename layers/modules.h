@@ -1,0 +1,122 @@
+// Layers: short compositions of ops over named parameters.
+#pragma once
+
+#include <cstdint>
+
+#include "core/parameters.h"
+#include "core/tape.h"
+#include "layers/ops.h"
+
+namespace itemloom {
+
+class Linear {
+ public:
+  // weight (outputs, inputs) with a normal start of the given deviation, bias (outputs) zero.
+  Linear(const Scope& scope, int64_t inputs, int64_t outputs, float deviation)
+      : weight_(scope.matrix("weight", outputs, inputs, {.deviation = deviation})),
+        bias_(scope.vector("bias", outputs, {})) {}
+  Tensor operator()(Tape& tape, const Tensor& x) const { return ops::linear(tape, x, weight_, bias_); }
+
+ private:
+  Parameter weight_, bias_;
+};
+
+class LayerNorm {
+ public:
+  LayerNorm(const Scope& scope, int64_t size, float epsilon)
+      : gamma_(scope.vector("gamma", size, {.mean = 1})), beta_(scope.vector("beta", size, {})), epsilon_(epsilon) {}
+  Tensor operator()(Tape& tape, const Tensor& x) const { return ops::layer_norm(tape, x, gamma_, beta_, epsilon_); }
+
+ private:
+  Parameter gamma_, beta_;
+  float epsilon_;
+};
+
+class Embedding {
+ public:
+  Embedding(const Scope& scope, int64_t rows, int64_t size, float deviation)
+      : weight_(scope.matrix("weight", rows, size, {.deviation = deviation})) {}
+  Tensor operator()(Tape& tape, Vector<const int32_t> ids) const { return ops::embedding(tape, weight_, ids); }
+  Tensor weight() const { return weight_; }
+
+ private:
+  Parameter weight_;
+};
+
+// Packed sequences as the layers see them. Row r is an item at a position; rows [sequence_offsets[b],
+// sequence_offsets[b + 1]) are sequence b. row_ids name rows globally (dropout masks), whatever the batch was cut into.
+struct PackedRows {
+  Vector<const int64_t> sequence_offsets;  // (B + 1)
+  Vector<const uint32_t> row_ids;          // (N)
+};
+
+// Rows that the rest of the model asks for: their indices and their global ids.
+struct SelectedRows {
+  Vector<const int64_t> indices;   // (M), ascending
+  Vector<const uint32_t> row_ids;  // (M)
+};
+
+struct BlockOptions {
+  int64_t hidden_size;
+  int64_t heads;
+  int64_t inner_size;
+  float dropout;
+  float attention_dropout;
+  bool causal;
+  bool pre_norm;
+  Activation activation;
+  float norm_epsilon;
+  float deviation;           // of the initial weights
+  float residual_deviation;  // of the weights whose output is added to the residual stream
+};
+
+class FeedForward {
+ public:
+  FeedForward(const Scope& scope, const BlockOptions& options)
+      : inner_(scope / "inner", options.hidden_size, options.inner_size, options.deviation),
+        outer_(scope / "outer", options.inner_size, options.hidden_size, options.residual_deviation),
+        activation_(options.activation) {}
+  Tensor operator()(Tape& tape, const Tensor& x) const {
+    return outer_(tape, ops::activation(tape, inner_(tape, x), activation_));
+  }
+
+ private:
+  Linear inner_, outer_;
+  Activation activation_;
+};
+
+// Multi-head self-attention without its output projection, which Block applies to the rows it needs.
+class SelfAttention {
+ public:
+  SelfAttention(const Scope& scope, const BlockOptions& options)
+      : qkv_(scope / "qkv", options.hidden_size, 3 * options.hidden_size, options.deviation),
+        output_(scope / "output", options.hidden_size, options.hidden_size, options.residual_deviation),
+        options_{.heads = options.heads, .causal = options.causal, .dropout = options.attention_dropout} {}
+  Tensor attend(Tape& tape, const Tensor& x, const PackedRows& rows) const {
+    return ops::self_attention(tape, qkv_(tape, x), rows.sequence_offsets, rows.row_ids, options_);
+  }
+  Tensor project(Tape& tape, const Tensor& attended) const { return output_(tape, attended); }
+
+ private:
+  Linear qkv_, output_;
+  ops::AttentionOptions options_;
+};
+
+// A transformer block, pre-norm (x + f(norm(x))) or post-norm (norm(x + f(x))).
+class Block {
+ public:
+  Block(const Scope& scope, const BlockOptions& options);
+
+  // x (N, C) -> (N, C); with `selected`, only those rows: -> (M, C), the same values as the same rows of the whole.
+  Tensor operator()(Tape& tape, Tensor x, const PackedRows& rows, const SelectedRows* selected = nullptr) const;
+
+ private:
+  SelfAttention attention_;
+  LayerNorm attention_norm_;
+  FeedForward feed_forward_;
+  LayerNorm feed_forward_norm_;
+  float dropout_;
+  bool pre_norm_;
+};
+
+}  // namespace itemloom

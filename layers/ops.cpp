@@ -1,0 +1,230 @@
+#include "layers/ops.h"
+
+#include "kernels/attention.h"
+#include "kernels/dropout.h"
+#include "kernels/gemm.h"
+#include "kernels/layer_norm.h"
+#include "kernels/masked_item_loss.h"
+#include "kernels/reduce.h"
+#include "kernels/rows.h"
+
+namespace itemloom::ops {
+
+Tensor embedding(Tape& tape, const Tensor& table, Vector<const int32_t> ids) {
+  return embedding_bag(tape, table, ids, Vector<const int64_t>::none(), Vector<const float>::none(), BagMode::kSum);
+}
+
+Tensor embedding_bag(Tape& tape, const Tensor& table, Vector<const int32_t> ids, Vector<const int64_t> bag_offsets,
+                     Vector<const float> weights, BagMode mode) {
+  CHECK(table.rank() == 2, "embedding: the table is a matrix, not ", table.shape());
+  CHECK(!weights || weights.size() == ids.size(), "embedding: ", weights.size(), " weights for ", ids.size(), " ids");
+  const int64_t bags = bag_offsets ? bag_offsets.size() - 1 : ids.size();
+  Tensor y = tape.matrix(bags, table.columns());
+  run(tape.device(), EmbeddingBagForward{.table = table.matrix(),
+                                         .ids = ids,
+                                         .bag_offsets = bag_offsets,
+                                         .weights = weights,
+                                         .mode = mode,
+                                         .y = y.matrix()});
+  tape.record(y, [=](Tape& t) {
+    run(t.device(), EmbeddingBagBackward{.dy = t.gradient_matrix(y),
+                                         .ids = ids,
+                                         .bag_offsets = bag_offsets,
+                                         .weights = weights,
+                                         .mode = mode,
+                                         .dtable = t.gradient_matrix(table)});
+  });
+  return y;
+}
+
+Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  CHECK(weight.rank() == 2 && x.rank() == 2 && x.columns() == weight.columns(), "linear: x is ", x.shape(),
+        ", the weight is ", weight.shape());
+  CHECK(bias.rank() == 1 && bias.size() == weight.rows(), "linear: the weight is ", weight.shape(), ", the bias is ",
+        bias.shape());
+  Tensor y = tape.matrix(x.rows(), weight.rows());
+  run(tape.device(), Gemm{.a = x.matrix(),
+                          .transpose_a = false,
+                          .b = weight.matrix(),
+                          .transpose_b = true,
+                          .bias = bias.vector(),
+                          .c = y.matrix(),
+                          .accumulate = false});
+  tape.record(y, [=](Tape& t) {
+    const Matrix<float> dy = t.gradient_matrix(y);
+    run(t.device(), ColumnSum{.x = dy, .y = t.gradient_vector(bias)});
+    run(t.device(), Gemm{.a = dy,
+                         .transpose_a = true,
+                         .b = x.matrix(),
+                         .transpose_b = false,
+                         .bias = Vector<const float>::none(),
+                         .c = t.gradient_matrix(weight),
+                         .accumulate = true});
+    run(t.device(), Gemm{.a = dy,
+                         .transpose_a = false,
+                         .b = weight.matrix(),
+                         .transpose_b = false,
+                         .bias = Vector<const float>::none(),
+                         .c = t.gradient_matrix(x),
+                         .accumulate = true});
+  });
+  return y;
+}
+
+Tensor layer_norm(Tape& tape, const Tensor& x, const Tensor& gamma, const Tensor& beta, float epsilon) {
+  CHECK(x.rank() == 2 && gamma.size() == x.columns() && beta.size() == x.columns(), "layer_norm: x is ", x.shape(),
+        ", gamma ", gamma.shape(), ", beta ", beta.shape());
+  Tensor y = tape.matrix(x.rows(), x.columns());
+  const Vector<float> mean = tape.keep<float>(x.rows());
+  const Vector<float> inverse_std = tape.keep<float>(x.rows());
+  run(tape.device(), LayerNormForward{.x = x.matrix(),
+                                      .gamma = gamma.vector(),
+                                      .beta = beta.vector(),
+                                      .epsilon = epsilon,
+                                      .y = y.matrix(),
+                                      .mean = mean,
+                                      .inverse_std = inverse_std});
+  tape.record(y, [=](Tape& t) {
+    run(t.device(), LayerNormBackward{.dy = t.gradient_matrix(y),
+                                      .x = x.matrix(),
+                                      .gamma = gamma.vector(),
+                                      .mean = mean,
+                                      .inverse_std = inverse_std,
+                                      .dx = t.gradient_matrix(x),
+                                      .dgamma = t.gradient_vector(gamma),
+                                      .dbeta = t.gradient_vector(beta)});
+  });
+  return y;
+}
+
+Tensor activation(Tape& tape, const Tensor& x, Activation kind) {
+  Tensor y = tape.matrix(x.rows(), x.columns());
+  run(tape.device(), ActivationForward{.activation = kind, .x = x.flat(), .y = y.flat()});
+  tape.record(y, [=](Tape& t) {
+    run(t.device(),
+        ActivationBackward{.activation = kind, .dy = t.gradient_vector(y), .x = x.flat(), .dx = t.gradient_vector(x)});
+  });
+  return y;
+}
+
+Tensor add(Tape& tape, const Tensor& x, const Tensor& y) {
+  return dropout_add(tape, x, y, Vector<const uint32_t>::none(), 0);
+}
+
+Tensor dropout(Tape& tape, const Tensor& x, Vector<const uint32_t> row_ids, float probability) {
+  if (!tape.training() || probability == 0) return x;
+  CHECK(row_ids.size() == x.rows(), "dropout: ", row_ids.size(), " row ids for x ", x.shape());
+  Tensor y = tape.matrix(x.rows(), x.columns());
+  const DropoutKey key = tape.next_dropout();
+  run(tape.device(), DropoutForward{.x = x.matrix(),
+                                    .residual = Matrix<const float>::none(),
+                                    .row_ids = row_ids,
+                                    .probability = probability,
+                                    .key = key,
+                                    .y = y.matrix()});
+  tape.record(y, [=](Tape& t) {
+    run(t.device(), DropoutBackward{.dy = t.gradient_matrix(y),
+                                    .row_ids = row_ids,
+                                    .probability = probability,
+                                    .key = key,
+                                    .dx = t.gradient_matrix(x),
+                                    .dresidual = Matrix<float>::none()});
+  });
+  return y;
+}
+
+Tensor dropout_add(Tape& tape, const Tensor& x, const Tensor& residual, Vector<const uint32_t> row_ids,
+                   float probability) {
+  CHECK(x.rows() == residual.rows() && x.columns() == residual.columns(), "dropout_add: x is ", x.shape(),
+        ", the residual is ", residual.shape());
+  if (!tape.training()) probability = 0;
+  CHECK(probability == 0 || row_ids.size() == x.rows(), "dropout_add: ", row_ids.size(), " row ids for x ", x.shape());
+  Tensor y = tape.matrix(x.rows(), x.columns());
+  const DropoutKey key = tape.next_dropout();
+  run(tape.device(), DropoutForward{.x = x.matrix(),
+                                    .residual = residual.matrix(),
+                                    .row_ids = row_ids,
+                                    .probability = probability,
+                                    .key = key,
+                                    .y = y.matrix()});
+  tape.record(y, [=](Tape& t) {
+    run(t.device(), DropoutBackward{.dy = t.gradient_matrix(y),
+                                    .row_ids = row_ids,
+                                    .probability = probability,
+                                    .key = key,
+                                    .dx = t.gradient_matrix(x),
+                                    .dresidual = t.gradient_matrix(residual)});
+  });
+  return y;
+}
+
+Tensor self_attention(Tape& tape, const Tensor& qkv, Vector<const int64_t> sequence_offsets,
+                      Vector<const uint32_t> row_ids, const AttentionOptions& options) {
+  const int64_t width = qkv.columns() / 3;
+  CHECK(qkv.rank() == 2 && qkv.columns() % 3 == 0 && width % options.heads == 0, "self_attention: qkv is ", qkv.shape(),
+        " for ", options.heads, " heads");
+  CHECK(sequence_offsets.size() > 0 && sequence_offsets[sequence_offsets.size() - 1] == qkv.rows(),
+        "self_attention: the sequences do not end with the ", qkv.rows(), " rows of qkv");
+  const float probability = tape.training() ? options.dropout : 0;
+  CHECK(probability == 0 || row_ids.size() == qkv.rows(), "self_attention: ", row_ids.size(), " row ids for qkv ",
+        qkv.shape());
+  Tensor y = tape.matrix(qkv.rows(), width);
+  const Vector<float> kept = tape.keep<float>(options.heads * qkv.rows());
+  const Matrix<float> log_sum_exp(kept.data(), options.heads, qkv.rows());
+  const DropoutKey key = tape.next_dropout(static_cast<uint32_t>(options.heads));
+  run(tape.device(), AttentionForward{.qkv = qkv.matrix(),
+                                      .sequence_offsets = sequence_offsets,
+                                      .row_ids = row_ids,
+                                      .heads = options.heads,
+                                      .causal = options.causal,
+                                      .dropout = probability,
+                                      .key = key,
+                                      .y = y.matrix(),
+                                      .log_sum_exp = log_sum_exp});
+  tape.record(y, [=](Tape& t) {
+    run(t.device(), AttentionBackward{.qkv = qkv.matrix(),
+                                      .sequence_offsets = sequence_offsets,
+                                      .row_ids = row_ids,
+                                      .heads = options.heads,
+                                      .causal = options.causal,
+                                      .dropout = probability,
+                                      .key = key,
+                                      .y = y.matrix(),
+                                      .log_sum_exp = log_sum_exp,
+                                      .dy = t.gradient_matrix(y),
+                                      .dqkv = t.gradient_matrix(qkv)});
+  });
+  return y;
+}
+
+Tensor gather_rows(Tape& tape, const Tensor& x, Vector<const int64_t> indices) {
+  Tensor y = tape.matrix(indices.size(), x.columns());
+  run(tape.device(), GatherRows{.x = x.matrix(), .indices = indices, .y = y.matrix()});
+  tape.record(y, [=](Tape& t) {
+    run(t.device(), ScatterAddRows{.dy = t.gradient_matrix(y), .indices = indices, .dx = t.gradient_matrix(x)});
+  });
+  return y;
+}
+
+Vector<double> masked_item_loss(Tape& tape, const Tensor& hidden, const Tensor& table, const Tensor* bias,
+                                int64_t items, Vector<const int32_t> targets) {
+  CHECK(hidden.columns() == table.columns() && items <= table.rows(), "masked_item_loss: hidden is ", hidden.shape(),
+        ", the table ", table.shape(), " for ", items, " items");
+  CHECK(targets.size() == hidden.rows(), "masked_item_loss: ", targets.size(), " targets for hidden ", hidden.shape());
+  CHECK(!bias || bias->size() == items, "masked_item_loss: the bias is ", bias->shape(), " for ", items, " items");
+  const Vector<double> loss = tape.keep<double>(1);
+  const bool gradients = tape.training();
+  run(tape.device(),
+      MaskedItemLoss{.hidden = hidden.matrix(),
+                     .table = table.matrix().slice(0, items),
+                     .bias = bias ? Vector<const float>(bias->vector()) : Vector<const float>::none(),
+                     .targets = targets,
+                     .row_losses = tape.keep<float>(targets.size()),
+                     .loss = loss,
+                     .dhidden = gradients ? tape.gradient_matrix(hidden) : Matrix<float>::none(),
+                     .dtable = gradients ? tape.gradient_matrix(table).slice(0, items) : Matrix<float>::none(),
+                     .dbias = gradients && bias ? tape.gradient_vector(*bias) : Vector<float>::none()});
+  return loss;
+}
+
+}  // namespace itemloom::ops

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# run.sh: the main job on the bundled shop data, from raw rows to exports: setup, build, train BERT4Rec on UCI Online
+# Retail, evaluate it on held-out purchases, export embeddings and associations. Results land in runs/online-retail.
+# Extra arguments go to `itemloom train` (for example: --set training.epochs=5).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/build.sh release
+run=runs/online-retail
+program=build/release/itemloom
+if [ -e "$run" ]; then
+  "$program" train configs/online-retail.json --run "$run" --resume "$@"
+else
+  "$program" train configs/online-retail.json --run "$run" "$@"
+fi
+"$program" evaluate --run "$run"
+"$program" export --run "$run" --out "$run/export.h5"
+"$program" neighbors --run "$run" --item 85123A --top 5
+echo "results: $run/metrics.jsonl (training), $run/export.h5 (embeddings, neighbours, associations)"

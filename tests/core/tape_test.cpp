@@ -1,0 +1,108 @@
+#include "core/tape.h"
+
+#include <set>
+
+#include "core/parameters.h"
+#include "tests/support/catch.h"
+
+namespace itemloom {
+namespace {
+
+// y = 2 x for tests of the tape itself.
+Tensor twice(Tape& tape, const Tensor& x) {
+  Tensor y = tape.matrix(x.rows(), x.columns());
+  for (int64_t index = 0; index < x.size(); ++index) y.flat()[index] = 2 * x.flat()[index];
+  tape.record(y, [=](Tape& t) {
+    const Vector<float> dy = t.gradient_vector(y);
+    const Vector<float> dx = t.gradient_vector(x);
+    for (int64_t index = 0; index < x.size(); ++index) dx[index] += 2 * dy[index];
+  });
+  return y;
+}
+
+}  // namespace
+
+TEST_CASE("backward walks in reverse, reuses gradient memory and starts it from zero", "[tape]") {
+  ParameterStore store;
+  store.add("x", 300, 7, {.mean = 1});
+  store.allocate(1);
+  Device device;
+  Arena arena(1 << 20);
+  Tape tape(device, arena, Mode::kTraining);
+  Tensor x = store.tensor(0);
+  for (int i = 0; i < 10; ++i) x = twice(tape, x);
+  REQUIRE(x.flat()[0] == 1024);
+  const int64_t forward_bytes = arena.used();
+  for (float& value : tape.gradient_vector(x)) value = 1;
+  tape.backward();
+  for (int64_t index = 0; index < 2100; ++index) REQUIRE(store.gradients()[index] == 1024);
+  // Ten activations, but never more than two gradients at a time.
+  REQUIRE(arena.used() - forward_bytes < 3 * 2100 * 4 + 1000);
+}
+
+TEST_CASE("an op nobody differentiated is skipped, and inference records nothing", "[tape]") {
+  ParameterStore store;
+  store.add("x", 3, 2, {.mean = 1});
+  store.allocate(1);
+  Device device;
+  Arena arena(1 << 20);
+  {
+    Tape tape(device, arena, Mode::kTraining);
+    const Tensor unused = twice(tape, store.tensor(0));
+    const Tensor used = twice(tape, store.tensor(0));
+    REQUIRE(unused.differentiable());
+    for (float& value : tape.gradient_vector(used)) value = 1;
+    tape.backward();
+    REQUIRE(store.gradients()[0] == 2);
+  }
+  Tape tape(device, arena, Mode::kInference);
+  REQUIRE_FALSE(twice(tape, store.tensor(0)).differentiable());
+}
+
+TEST_CASE("dropout streams are handed out in order", "[tape]") {
+  Device device;
+  Arena arena(1 << 20);
+  Tape tape(device, arena, Mode::kTraining, 77, 5);
+  REQUIRE(tape.next_dropout().stream == 0);
+  REQUIRE(tape.next_dropout(4).stream == 1);
+  const DropoutKey key = tape.next_dropout();
+  REQUIRE(key.stream == 5);
+  REQUIRE(key.seed == 77);
+  REQUIRE(key.step == 5);
+}
+
+TEST_CASE("arena chunks never move and are reused after a reset", "[memory]") {
+  Arena arena(1 << 20);
+  std::set<float*> first;
+  for (int i = 0; i < 40; ++i) first.insert(arena.take<float>(40000));
+  const int64_t reserved = arena.reserved();
+  arena.reset();
+  for (int i = 0; i < 40; ++i) REQUIRE(first.count(arena.take<float>(40000)) == 1);
+  REQUIRE(arena.reserved() == reserved);
+  arena.reset();
+  REQUIRE(arena.used() == 0);
+  float* big = arena.take<float>(10 << 20);
+  big[(10 << 20) - 1] = 1;
+  REQUIRE(reinterpret_cast<uintptr_t>(big) % kAlignment == 0);
+}
+
+TEST_CASE("initial values depend on seed and name alone", "[parameters]") {
+  ParameterStore a, b;
+  a.add("one.weight", 50, 40, {.mean = 0, .deviation = 0.02f});
+  b.add("other.weight", 3, 5, {.mean = 0, .deviation = 1});
+  b.add("one.weight", 50, 40, {.mean = 0, .deviation = 0.02f});
+  a.allocate(9);
+  b.allocate(9);
+  double sum = 0, squares = 0;
+  for (int64_t index = 0; index < 2000; ++index) {
+    const float value = a.tensor(0).flat()[index];
+    REQUIRE(value == b.tensor(1).flat()[index]);
+    sum += value;
+    squares += double(value) * value;
+  }
+  REQUIRE(std::abs(sum / 2000) < 0.002);
+  REQUIRE(std::sqrt(squares / 2000) == Approx(0.02).epsilon(0.05));
+  REQUIRE_THROWS_WITH(a.add("late", 1, 1, {}), "parameter late comes after the store was allocated");
+}
+
+}  // namespace itemloom

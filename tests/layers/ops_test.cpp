@@ -1,0 +1,137 @@
+#include "layers/ops.h"
+
+#include <vector>
+
+#include "tests/support/catch.h"
+#include "tests/support/gradcheck.h"
+
+namespace itemloom {
+namespace {
+
+template <class T>
+Vector<const T> view(const std::vector<T>& values) {
+  return Vector<const T>(values.data(), values.size());
+}
+
+}  // namespace
+
+TEST_CASE("gradients of the ops agree with central differences", "[ops]") {
+  const std::vector<uint32_t> row_ids = {3, 1, 4, 15, 9, 2, 6};
+  SECTION("embedding with repeated ids") {
+    const std::vector<int32_t> ids = {4, 0, 4, 2, 4};
+    test::gradcheck({{5, 3}}, [&](Tape& tape, auto& in) { return ops::embedding(tape, in[0], view(ids)); });
+  }
+  SECTION("embedding_bag, mean with weights, an empty bag") {
+    const std::vector<int32_t> ids = {4, 0, 4, 2, 1};
+    const std::vector<int64_t> offsets = {0, 2, 2, 5};
+    const std::vector<float> weights = {0.5f, -1, 2, 1, 0.25f};
+    for (BagMode mode : {BagMode::kSum, BagMode::kMean}) {
+      test::gradcheck({{5, 3}}, [&](Tape& tape, auto& in) {
+        return ops::embedding_bag(tape, in[0], view(ids), view(offsets), view(weights), mode);
+      });
+    }
+  }
+  SECTION("linear") {
+    test::gradcheck({{7, 5}, {3, 5}, {3, 0}},
+                    [&](Tape& tape, auto& in) { return ops::linear(tape, in[0], in[1], in[2]); });
+  }
+  SECTION("layer_norm") {
+    test::gradcheck({{4, 9}, {9, 0}, {9, 0}},
+                    [&](Tape& tape, auto& in) { return ops::layer_norm(tape, in[0], in[1], in[2], 1e-5f); });
+  }
+  SECTION("activation") {
+    // ReLU's kink would spoil a difference quotient: its values stay away from 0.
+    for (Activation kind : {Activation::kGeluErf, Activation::kGeluTanh}) {
+      test::gradcheck(
+          {{3, 7}}, [&](Tape& tape, auto& in) { return ops::activation(tape, in[0], kind); }, -3, 3);
+    }
+    test::gradcheck(
+        {{3, 7}}, [&](Tape& tape, auto& in) { return ops::activation(tape, in[0], Activation::kRelu); }, 0.1f, 1);
+    test::gradcheck(
+        {{3, 7}}, [&](Tape& tape, auto& in) { return ops::activation(tape, in[0], Activation::kRelu); }, -1, -0.1f);
+  }
+  SECTION("add, also of a tensor to itself") {
+    test::gradcheck({{3, 4}, {3, 4}}, [&](Tape& tape, auto& in) { return ops::add(tape, in[0], in[1]); });
+    test::gradcheck({{3, 4}}, [&](Tape& tape, auto& in) { return ops::add(tape, in[0], in[0]); });
+  }
+  SECTION("dropout and dropout_add") {
+    test::gradcheck({{7, 10}}, [&](Tape& tape, auto& in) { return ops::dropout(tape, in[0], view(row_ids), 0.4f); });
+    test::gradcheck({{7, 10}, {7, 10}},
+                    [&](Tape& tape, auto& in) { return ops::dropout_add(tape, in[0], in[1], view(row_ids), 0.4f); });
+  }
+  SECTION("self_attention, with and without dropout, both directions") {
+    const std::vector<int64_t> offsets = {0, 3, 3, 7};
+    for (float dropout : {0.0f, 0.3f}) {
+      for (bool causal : {false, true}) {
+        test::gradcheck({{7, 24}}, [&](Tape& tape, auto& in) {
+          return ops::self_attention(tape, in[0], view(offsets), view(row_ids),
+                                     {.heads = 2, .causal = causal, .dropout = dropout});
+        });
+      }
+    }
+  }
+  SECTION("gather_rows") {
+    const std::vector<int64_t> indices = {0, 3, 6};
+    test::gradcheck({{7, 3}}, [&](Tape& tape, auto& in) { return ops::gather_rows(tape, in[0], view(indices)); });
+  }
+}
+
+TEST_CASE("the gradient of a chain in which a tensor is used twice adds up", "[ops]") {
+  test::gradcheck({{5, 6}, {6, 6}, {6, 0}}, [&](Tape& tape, auto& in) {
+    const Tensor x = ops::activation(tape, in[0], Activation::kGeluErf);
+    return ops::add(tape, ops::linear(tape, x, in[1], in[2]), x);
+  });
+}
+
+TEST_CASE("masked_item_loss puts its gradients in place and they agree with central differences", "[ops]") {
+  ParameterStore store;
+  store.add("hidden", 4, 3, {});
+  store.add("table", 6, 3, {});
+  store.add("bias", 5, 0, {});
+  store.allocate(1);
+  test::fill_random(store.values(), 3);
+  const std::vector<int32_t> targets = {0, 4, 2, 2};
+  Device device;
+  Arena arena;
+  auto loss = [&](Mode mode) {
+    arena.reset();
+    Tape tape(device, arena, mode);
+    const Tensor bias = store.tensor(2);
+    return ops::masked_item_loss(tape, store.tensor(0), store.tensor(1), &bias, 5, view(targets))[0];
+  };
+  loss(Mode::kTraining);
+  const std::vector<float> gradients(store.gradients().begin(), store.gradients().end());
+  for (const ParameterInfo& info : store.infos()) {
+    for (int64_t index = 0; index < info.size; ++index) {
+      float& number = store.values()[info.offset + index];
+      const float before = number;
+      number = before + 1e-2f;
+      const double above = loss(Mode::kInference);
+      number = before - 1e-2f;
+      const double below = loss(Mode::kInference);
+      number = before;
+      INFO(info.name << "[" << index << "]");
+      REQUIRE(std::abs(gradients[static_cast<size_t>(info.offset + index)] - (above - below) / 2e-2) < 2e-3);
+    }
+  }
+  // Row 5 of the table is [MASK]: no item, never a candidate.
+  const ParameterInfo& table = store.infos()[1];
+  for (int64_t column = 0; column < 3; ++column) {
+    REQUIRE(gradients[static_cast<size_t>(table.offset + 5 * 3 + column)] == 0);
+  }
+}
+
+TEST_CASE("ops refuse shapes that do not fit and name them", "[ops]") {
+  ParameterStore store;
+  store.add("x", 7, 5, {});
+  store.add("weight", 3, 4, {});
+  store.add("bias", 3, 0, {});
+  store.allocate(1);
+  Device device;
+  Arena arena;
+  Tape tape(device, arena, Mode::kInference);
+  REQUIRE_THROWS_WITH(ops::linear(tape, store.tensor(0), store.tensor(1), store.tensor(2)),
+                      "linear: x is (7, 5), the weight is (3, 4)");
+}
+
+}  // namespace itemloom
