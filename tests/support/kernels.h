@@ -1,6 +1,7 @@
 // Buffers with guarded ends and comparisons for kernel tests.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <initializer_list>
@@ -27,7 +28,7 @@ class Guarded {
         storage_(static_cast<size_t>((count + offset) * sizeof(T) + 3 * kGuard), kSentinel) {
     const auto address = reinterpret_cast<uintptr_t>(storage_.data());
     begin_ = kGuard + (64 - address % 64) % 64 + static_cast<size_t>(offset) * sizeof(T);
-    std::memset(storage_.data() + begin_, 0, static_cast<size_t>(count) * sizeof(T));
+    std::fill(begin(), end(), T());
   }
   Guarded(const Guarded&) = delete;
   Guarded& operator=(const Guarded&) = delete;

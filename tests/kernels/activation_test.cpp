@@ -1,0 +1,120 @@
+#include "kernels/activation.h"
+
+#include <limits>
+
+#include "tests/support/cpu_paths.h"
+#include "tests/support/kernels.h"
+
+namespace itemloom {
+namespace {
+
+using test::Guarded;
+
+template <class T>
+T naive_value(Activation activation, T x) {
+  const T u = T(std::sqrt(2 / M_PI)) * (x + T(0.044715) * x * x * x);
+  switch (activation) {
+    case Activation::kGeluErf:
+      return x / 2 * (1 + std::erf(x * T(M_SQRT1_2)));
+    case Activation::kGeluTanh:
+      return x / 2 * (1 + std::tanh(u));
+    case Activation::kRelu:
+      return x > 0 ? x : 0;
+  }
+  return 0;
+}
+
+template <class T>
+T naive_derivative(Activation activation, T x) {
+  const T u = T(std::sqrt(2 / M_PI)) * (x + T(0.044715) * x * x * x);
+  const T du = T(std::sqrt(2 / M_PI)) * (1 + T(3 * 0.044715) * x * x);
+  switch (activation) {
+    case Activation::kGeluErf:
+      return (1 + std::erf(x * T(M_SQRT1_2))) / 2 + x * std::exp(-x * x / 2) / T(std::sqrt(2 * M_PI));
+    case Activation::kGeluTanh:
+      return (1 + std::tanh(u)) / 2 + x / 2 * (1 - std::tanh(u) * std::tanh(u)) * du;
+    case Activation::kRelu:
+      return x > 0 ? 1 : 0;
+  }
+  return 0;
+}
+
+constexpr Activation kAll[] = {Activation::kGeluErf, Activation::kGeluTanh, Activation::kRelu};
+
+struct Case {
+  Guarded<float> x, dy, y, dx;
+  Case(int64_t count, float range) : x(count, 1), dy(count, 2), y(count, 3), dx(count) {
+    test::fill_random(x, 1, -range, range);
+    test::fill_random(dy, 2);
+    test::fill_random(dx, 3);
+  }
+  void run_both(Activation activation) {
+    Device device;
+    run(device, ActivationForward{.activation = activation, .x = x.vector(), .y = y.vector()});
+    run(device, ActivationBackward{.activation = activation, .dy = dy.vector(), .x = x.vector(), .dx = dx.vector()});
+    for (const Guarded<float>* buffer : {&x, &dy, &y, &dx}) REQUIRE(buffer->intact());
+  }
+};
+
+}  // namespace
+
+TEST_CASE("activations and their derivatives are as exact as plain float code", "[activation]") {
+  test::on_every_cpu_path([] {
+    for (Activation activation : kAll) {
+      for (int64_t count : {0, 1, 3, 15, 16, 31, 33, 65, 20000}) {
+        for (float range : {1.0f, 4.0f, 20.0f}) {
+          CAPTURE(static_cast<int>(activation), count, range, cpu_kernels());
+          Case fused(count, range);
+          const std::vector<float> before = fused.dx.copy();
+          fused.run_both(activation);
+          std::vector<double> value, sum;
+          std::vector<float> plain_value, plain_sum;
+          for (int64_t i = 0; i < count; ++i) {
+            const float x = fused.x[i], dy = fused.dy[i];
+            value.push_back(naive_value(activation, double{x}));
+            plain_value.push_back(naive_value(activation, x));
+            sum.push_back(before[i] + dy * naive_derivative(activation, double{x}));
+            plain_sum.push_back(before[i] + dy * naive_derivative(activation, x));
+          }
+          const double unit = 1.2e-7;  // for counts so small that the plain version has no error by luck
+          REQUIRE(test::worst_error(fused.y.copy(), value) <= 2 * test::worst_error(plain_value, value) + unit);
+          REQUIRE(test::worst_error(fused.dx.copy(), sum) <= 2 * test::worst_error(plain_sum, sum) + unit);
+        }
+      }
+    }
+  });
+}
+
+TEST_CASE("activations keep NaN and infinity visible", "[activation]") {
+  test::on_every_cpu_path([] {
+    for (Activation activation : kAll) {
+      Case fused(35, 1);
+      fused.x[0] = fused.x[34] = std::numeric_limits<float>::quiet_NaN();
+      fused.x[1] = std::numeric_limits<float>::infinity();
+      fused.run_both(activation);
+      REQUIRE(std::isnan(fused.y[0]));
+      REQUIRE(std::isnan(fused.y[34]));
+      REQUIRE(std::isinf(fused.y[1]));
+    }
+  });
+}
+
+TEST_CASE("activations give the same bits for any number of threads", "[activation]") {
+  test::on_every_cpu_path([] {
+    for (Activation activation : kAll) {
+      const auto bits = [&](int threads) {
+        test::Threads scope(threads);
+        Case fused(70001, 6);
+        fused.run_both(activation);
+        std::vector<float> all = fused.y.copy();
+        all.insert(all.end(), fused.dx.begin(), fused.dx.end());
+        return all;
+      };
+      const std::vector<float> one = bits(1);
+      REQUIRE(test::same_bits(one, bits(2)));
+      REQUIRE(test::same_bits(one, bits(3)));
+    }
+  });
+}
+
+}  // namespace itemloom

@@ -1,0 +1,137 @@
+#include "kernels/dropout.h"
+
+#include "tests/support/cpu_paths.h"
+#include "tests/support/kernels.h"
+
+namespace itemloom {
+namespace {
+
+using test::Guarded;
+
+constexpr DropoutKey kKey{0xFEDCBA9876543210, 41, 9};
+
+struct Case {
+  int64_t rows, columns;
+  Guarded<float> x{rows * columns, 1}, residual{rows * columns, 2}, y{rows * columns, 3};
+  Guarded<float> dy{rows * columns, 1}, dx{rows * columns}, dresidual{rows * columns, 5};
+  Guarded<uint32_t> row_ids{rows, 1};
+
+  Case(int64_t rows, int64_t columns) : rows(rows), columns(columns) {
+    test::fill_random(x, 1);
+    test::fill_random(residual, 2);
+    test::fill_random(dy, 3);
+    test::fill_random(dx, 4);
+    test::fill_random(dresidual, 5);
+    for (int64_t row = 0; row < rows; ++row) row_ids[row] = static_cast<uint32_t>(test::random_int(6, row, 1 << 30));
+  }
+  Matrix<const float> residual_view(bool given) {
+    return given ? residual.matrix(rows, columns) : Matrix<const float>::none();
+  }
+  void forward(float probability, bool with_residual, Guarded<float>& to) {
+    Device device;
+    run(device, DropoutForward{.x = x.matrix(rows, columns),
+                               .residual = residual_view(with_residual),
+                               .row_ids = row_ids.vector(),
+                               .probability = probability,
+                               .key = kKey,
+                               .y = to.matrix(rows, columns)});
+    require_intact();
+  }
+  void backward(float probability, bool with_residual) {
+    Device device;
+    run(device, DropoutBackward{.dy = dy.matrix(rows, columns),
+                                .row_ids = row_ids.vector(),
+                                .probability = probability,
+                                .key = kKey,
+                                .dx = dx.matrix(rows, columns),
+                                .dresidual = with_residual ? dresidual.matrix(rows, columns) : Matrix<float>::none()});
+    require_intact();
+  }
+  void require_intact() {
+    for (const Guarded<float>* buffer : {&x, &residual, &y, &dy, &dx, &dresidual}) REQUIRE(buffer->intact());
+  }
+  // keep * scale, in double.
+  double factor(int64_t row, int64_t column, float probability) {
+    const uint32_t threshold = dropout_threshold(probability);
+    if (!dropout_keeps(kKey, row_ids[row], static_cast<uint32_t>(column), threshold)) return 0;
+    return 65536.0 / (65536 - threshold);
+  }
+};
+
+void compare(int64_t rows, int64_t columns, float probability, bool with_residual) {
+  CAPTURE(rows, columns, probability, with_residual, cpu_kernels());
+  Case fused(rows, columns);
+  std::vector<double> y, dx, dresidual;
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t column = 0; column < columns; ++column) {
+      const int64_t i = row * columns + column;
+      const double factor = fused.factor(row, column, probability);
+      y.push_back((with_residual ? fused.residual[i] : 0.0) + factor * fused.x[i]);
+      dx.push_back(fused.dx[i] + factor * fused.dy[i]);
+      dresidual.push_back(fused.dresidual[i] + (with_residual ? fused.dy[i] : 0.0));
+    }
+  }
+  fused.forward(probability, with_residual, fused.y);
+  fused.backward(probability, with_residual);
+  // Two roundings of values that are at most the scale.
+  const double tolerance = 1.2e-7 * dropout_scale(probability);
+  REQUIRE(test::worst_error(fused.y.copy(), y) <= tolerance);
+  REQUIRE(test::worst_error(fused.dx.copy(), dx) <= tolerance);
+  REQUIRE(test::worst_error(fused.dresidual.copy(), dresidual) <= tolerance);
+}
+
+}  // namespace
+
+TEST_CASE("dropout draws core/rng.h's masks, forward and backward, for any row length", "[dropout]") {
+  test::on_every_cpu_path([] {
+    for (bool with_residual : {false, true}) {
+      for (float probability : {0.0f, 0.2f, 0.9f}) {
+        for (int64_t columns : {1, 3, 8, 31, 33, 63, 64, 65, 128, 200}) {
+          for (int64_t rows : {0, 1, 3, 17}) compare(rows, columns, probability, with_residual);
+        }
+      }
+      compare(3, 0, 0.2f, with_residual);
+      compare(600, 65, 0.5f, with_residual);
+    }
+  });
+}
+
+TEST_CASE("dropout may write over its input or its residual", "[dropout]") {
+  test::on_every_cpu_path([] {
+    Case fused(9, 37);
+    fused.forward(0.3f, true, fused.y);
+    const std::vector<float> expected = fused.y.copy();
+    Case over_input(9, 37), over_residual(9, 37);
+    over_input.forward(0.3f, true, over_input.x);
+    REQUIRE(test::same_bits(expected, over_input.x.copy()));
+    over_residual.forward(0.3f, true, over_residual.residual);
+    REQUIRE(test::same_bits(expected, over_residual.residual.copy()));
+  });
+}
+
+TEST_CASE("a probability that rounds to one drops everything", "[dropout]") {
+  test::on_every_cpu_path([] {
+    Case fused(2, 33);
+    fused.forward(0.9999999f, false, fused.y);
+    for (float value : fused.y) REQUIRE(value == 0);
+  });
+}
+
+TEST_CASE("dropout gives the same bits for any number of threads and on every processor", "[dropout]") {
+  std::vector<float> first;
+  test::on_every_cpu_path([&] {
+    for (int threads : {1, 2, 3}) {
+      test::Threads scope(threads);
+      Case fused(777, 65);
+      fused.forward(0.25f, true, fused.y);
+      fused.backward(0.25f, true);
+      std::vector<float> all = fused.y.copy();
+      all.insert(all.end(), fused.dx.begin(), fused.dx.end());
+      all.insert(all.end(), fused.dresidual.begin(), fused.dresidual.end());
+      if (first.empty()) first = all;
+      REQUIRE(test::same_bits(first, all));
+    }
+  });
+}
+
+}  // namespace itemloom
