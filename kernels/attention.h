@@ -24,8 +24,8 @@ namespace itemloom {
 struct AttentionForward {
   Matrix<const float> qkv;                 // (N, 3C)
   Vector<const int64_t> sequence_offsets;  // (B + 1), from 0 to N; empty sequences are fine
-  Vector<const uint32_t> row_ids;          // (N) global row ids for dropout
-  int64_t heads;                           // H, divides C; D is a multiple of 4
+  Vector<const uint32_t> row_ids;          // (N) global row ids, or none() without dropout
+  int64_t heads;                           // H, divides C
   bool causal;
   float dropout;
   DropoutKey key;

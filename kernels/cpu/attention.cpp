@@ -154,7 +154,7 @@ void load_block(const Shape& shape, const Block& block, const float* from, int64
                 float* transposed) {
   copy_rows(from, stride, block.count, shape.head_size, factor, to, shape.padded);
   std::fill(to + block.count * shape.padded, to + block.lanes * shape.padded, 0.0f);
-  if (transposed) transpose(to, shape.padded, block.lanes, shape.head_size, transposed);
+  if (transposed) transpose(to, shape.padded, block.lanes, round_up(shape.head_size, 4), transposed);
 }
 
 // Scores of the keys [tile, tile + keys) for a block, without softmax: scores = K Q^T, minus infinity where a key comes
@@ -184,9 +184,10 @@ void score_tile(const Shape& shape, const Block& block, bool causal, int64_t til
 }
 
 // The dropout bits of a block for the keys [tile, tile + 64).
-void draw_tile(const DropoutMask& mask, const uint32_t* row_ids, const Block& block, int64_t tile, Workspace& work) {
+void draw_tile(const DropoutMask& mask, Vector<const uint32_t> row_ids, const Block& block, int64_t begin, int64_t tile,
+               Workspace& work) {
   for (int64_t i = 0; i < block.count; ++i) {
-    const uint64_t bits = mask.keep_bits(row_ids[i], tile / kKeys);
+    const uint64_t bits = mask.keep_bits(row_ids[begin + block.first + i], tile / kKeys);
     work.keep[i] = static_cast<uint32_t>(bits);
     work.keep[kQueries + i] = static_cast<uint32_t>(bits >> 32);
   }
@@ -288,7 +289,7 @@ void forward_head(const AttentionForward& args, const Shape& shape, int64_t head
       const int64_t keys = std::min(kKeys, block.keys - tile);
       score_tile(shape, block, args.causal, tile, keys, work);
       if (args.dropout > 0) {
-        draw_tile(mask, args.row_ids.data() + begin + first, block, tile, work);
+        draw_tile(mask, args.row_ids, block, begin, tile, work);
         softmax_tile<true>(block, keys, work);
       } else {
         softmax_tile<false>(block, keys, work);
@@ -354,8 +355,8 @@ void add_block_to_keys(const Shape& shape, const Block& block, const float* weig
                                   keys, shape.padded);
 }
 
-void backward_tile(const AttentionBackward& args, const Shape& shape, const Block& block, int64_t tile,
-                   const DropoutMask& mask, const uint32_t* row_ids, Workspace& work) {
+void backward_tile(const AttentionBackward& args, const Shape& shape, const Block& block, int64_t tile, int64_t begin,
+                   const DropoutMask& mask, Workspace& work) {
   const int64_t keys = std::min(kKeys, block.keys - tile), offset = tile * shape.padded;
   score_tile(shape, block, args.causal, tile, keys, work);
   tile_product<TileLayout::kRows>({.a = work.values + offset,
@@ -368,7 +369,7 @@ void backward_tile(const AttentionBackward& args, const Shape& shape, const Bloc
                                    .accumulate = false},
                                   keys, block.lanes);
   if (args.dropout > 0) {
-    draw_tile(mask, row_ids, block, tile, work);
+    draw_tile(mask, args.row_ids, block, begin, tile, work);
     softmax_backward_tile<true>(block, keys, work);
   } else {
     softmax_backward_tile<false>(block, keys, work);
@@ -398,8 +399,7 @@ void backward_head(const AttentionBackward& args, const Shape& shape, int64_t he
     // The dropout scale belongs to dO wherever dO is used from here on.
     load_block(shape, block, args.dy.row(row) + column, shape.hidden, dropout_scale(args.dropout), work.doutput,
                work.doutput_transposed);
-    for (int64_t tile = 0; tile < block.keys; tile += kKeys)
-      backward_tile(args, shape, block, tile, mask, args.row_ids.data() + row, work);
+    for (int64_t tile = 0; tile < block.keys; tile += kKeys) backward_tile(args, shape, block, tile, begin, mask, work);
     add_rows(work.dqueries, shape.padded, block.count, shape.head_size, shape.scale, args.dqkv.row(row) + column,
              stride);
   }
