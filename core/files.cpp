@@ -1,0 +1,226 @@
+#include "core/files.h"
+
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <system_error>
+#include <vector>
+
+#include "core/check.h"
+
+namespace itemloom {
+namespace {
+
+constexpr size_t kBufferBytes = size_t{1} << 20;
+
+std::string errno_text(int error) {
+  return std::generic_category().message(error);
+}
+
+std::string folder_of(const std::string& path) {
+  const std::string parent = std::filesystem::path(path).parent_path().string();
+  return parent.empty() ? "." : parent;
+}
+
+bool is_folder(const std::string& path) {
+  struct stat status;
+  return stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+[[noreturn]] void fail_to_write(const std::string& path, int error) {
+  fail("cannot write ", path, ": ", errno_text(error));
+}
+
+// A rename is on disk once its folder is. File systems that cannot flush a folder say EINVAL, and there is nothing more
+// to do on those.
+void flush_folder(const std::string& path) {
+  const int descriptor = open(folder_of(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) fail_to_write(path, errno);
+  const int error = fsync(descriptor) == 0 ? 0 : errno;
+  close(descriptor);
+  if (error != 0 && error != EINVAL) fail_to_write(path, error);
+}
+
+// A file opened for reading, closed at the end of its life.
+class InputFile {
+ public:
+  explicit InputFile(const std::string& path) : path_(path) {
+    descriptor_ = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (descriptor_ < 0) fail("cannot read ", path, ": ", errno_text(errno));
+    if (is_folder(path)) {
+      close(descriptor_);
+      fail("cannot read ", path, ": it is a folder, a file was expected");
+    }
+  }
+  ~InputFile() { close(descriptor_); }
+  InputFile(const InputFile&) = delete;
+  InputFile& operator=(const InputFile&) = delete;
+
+  // Up to `bytes` bytes; 0 at the end.
+  size_t read(char* data, size_t bytes) {
+    for (;;) {
+      const ssize_t count = ::read(descriptor_, data, bytes);
+      if (count >= 0) return static_cast<size_t>(count);
+      if (errno != EINTR) fail("cannot read ", path_, ": ", errno_text(errno));
+    }
+  }
+
+ private:
+  std::string path_;
+  int descriptor_;
+};
+
+// Hands a file's bytes to `use(data, count)` piece by piece.
+template <class Use>
+void for_each_piece(const std::string& path, const Use& use) {
+  InputFile file(path);
+  std::vector<char> buffer(kBufferBytes);
+  while (const size_t count = file.read(buffer.data(), buffer.size())) use(buffer.data(), count);
+}
+
+}  // namespace
+
+AsideFile::AsideFile(const std::string& path) : path_(path), aside_path_(join_message(path, ".tmp-", getpid())) {
+  CHECK(!path.empty(), "a file to write has an empty name");
+  CHECK(!is_folder(path), "cannot write ", path, ": it is a folder, a file name was expected");
+  const std::string folder = folder_of(path);
+  std::error_code error;
+  const bool missing = !std::filesystem::exists(folder, error) && !error;
+  CHECK(!missing, "cannot write ", path, ": the folder ", folder, " does not exist");
+  // A leftover of a killed process that had this number may stand in the way, and O_EXCL follows no link.
+  unlink(aside_path_.c_str());
+  descriptor_ = open(aside_path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (descriptor_ < 0) fail_to_write(path, errno);
+}
+
+AsideFile::~AsideFile() {
+  if (descriptor_ < 0) return;
+  close(descriptor_);
+  unlink(aside_path_.c_str());
+}
+
+void AsideFile::write(std::string_view bytes) {
+  if (buffer_.size() + bytes.size() > kBufferBytes) flush();
+  if (bytes.size() >= kBufferBytes) {
+    write_through(bytes);
+  } else {
+    buffer_.append(bytes);
+  }
+}
+
+void AsideFile::flush() {
+  write_through(buffer_);
+  buffer_.clear();
+}
+
+void AsideFile::write_through(std::string_view bytes) {
+  CHECK(descriptor_ >= 0, "cannot write ", path_, ": it has been committed");
+  while (!bytes.empty()) {
+    const ssize_t count = ::write(descriptor_, bytes.data(), bytes.size());
+    if (count < 0) {
+      if (errno == EINTR) continue;
+      fail_to_write(path_, errno);
+    }
+    bytes.remove_prefix(static_cast<size_t>(count));
+  }
+}
+
+void AsideFile::commit() {
+  flush();
+  CHECK(descriptor_ >= 0, "cannot write ", path_, ": it has been committed");
+  if (fsync(descriptor_) != 0) fail_to_write(path_, errno);
+  if (rename(aside_path_.c_str(), path_.c_str()) != 0) fail_to_write(path_, errno);
+  const int error = close(descriptor_) == 0 ? 0 : errno;
+  descriptor_ = -1;
+  if (error != 0 && error != EINTR) fail_to_write(path_, error);
+  flush_folder(path_);
+}
+
+void write_whole_file(const std::string& path, std::string_view bytes) {
+  AsideFile file(path);
+  file.write(bytes);
+  file.commit();
+}
+
+std::string read_whole_file(const std::string& path) {
+  std::string bytes;
+  for_each_piece(path, [&](const char* data, size_t count) { bytes.append(data, count); });
+  return bytes;
+}
+
+void check_readable_file(const std::string& path) {
+  InputFile file(path);
+}
+
+void make_folder(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  CHECK(!error, "cannot create the folder ", path, ": ", error.message());
+  CHECK(is_folder(path), "cannot create the folder ", path, ": a file has that name");
+}
+
+void remove_leftovers(const std::string& folder) {
+  constexpr std::string_view kMark = ".tmp-";
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename().string();
+    const size_t mark = name.rfind(kMark);
+    if (mark == std::string::npos || mark + kMark.size() == name.size()) continue;
+    const bool numbered = std::all_of(name.begin() + static_cast<std::ptrdiff_t>(mark + kMark.size()), name.end(),
+                                      [](unsigned char letter) { return std::isdigit(letter) != 0; });
+    if (numbered && entry.is_regular_file(error)) std::filesystem::remove(entry.path(), error);
+  }
+}
+
+Sha256::Sha256() : context_(EVP_MD_CTX_new()) {
+  const bool ready =
+      context_ != nullptr && EVP_DigestInit_ex(static_cast<EVP_MD_CTX*>(context_), EVP_sha256(), nullptr) == 1;
+  if (!ready) {
+    EVP_MD_CTX_free(static_cast<EVP_MD_CTX*>(context_));
+    fail("the cryptography library has no SHA-256");
+  }
+}
+
+Sha256::~Sha256() {
+  EVP_MD_CTX_free(static_cast<EVP_MD_CTX*>(context_));
+}
+
+void Sha256::update(const void* data, int64_t bytes) {
+  CHECK(EVP_DigestUpdate(static_cast<EVP_MD_CTX*>(context_), data, static_cast<size_t>(bytes)) == 1,
+        "SHA-256 failed in the cryptography library");
+}
+
+std::string Sha256::hex() {
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  unsigned int size = 0;
+  CHECK(EVP_DigestFinal_ex(static_cast<EVP_MD_CTX*>(context_), digest, &size) == 1,
+        "SHA-256 failed in the cryptography library");
+  constexpr char kDigits[] = "0123456789abcdef";
+  std::string text;
+  for (unsigned int index = 0; index < size; ++index) {
+    text += kDigits[digest[index] >> 4];
+    text += kDigits[digest[index] & 15];
+  }
+  return text;
+}
+
+std::string sha256(std::string_view bytes) {
+  Sha256 sum;
+  sum.update(bytes);
+  return sum.hex();
+}
+
+std::string sha256_of_file(const std::string& path) {
+  Sha256 sum;
+  for_each_piece(path, [&](const char* data, size_t count) { sum.update(data, static_cast<int64_t>(count)); });
+  return sum.hex();
+}
+
+}  // namespace itemloom

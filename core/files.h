@@ -1,0 +1,78 @@
+// Files that appear whole or not at all, and their SHA-256.
+//
+// All functions throw Error with one line that names the path and says what the operating system said.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace itemloom {
+
+// A file written aside: everything goes to PATH.tmp-<pid> in the same folder, and commit() flushes it to disk, renames
+// it to PATH and flushes the folder. Until then PATH is what it was before; without commit() the temporary is removed
+// by the destructor. Two of them for one path must not live at the same time in one process.
+class AsideFile {
+ public:
+  // Creates the temporary file. Throws when PATH is a folder or the folder that is to hold it is missing or unwritable.
+  explicit AsideFile(const std::string& path);
+  ~AsideFile();
+  AsideFile(const AsideFile&) = delete;
+  AsideFile& operator=(const AsideFile&) = delete;
+
+  const std::string& path() const { return path_; }
+  // For a library that opens files by name itself (HDF5): it may write here instead of calling write().
+  const std::string& aside_path() const { return aside_path_; }
+
+  // Appends, through a buffer.
+  void write(std::string_view bytes);
+  void write(const void* data, int64_t bytes) {
+    write(std::string_view(static_cast<const char*>(data), static_cast<size_t>(bytes)));
+  }
+  void commit();
+
+ private:
+  void flush();
+  void write_through(std::string_view bytes);
+
+  std::string path_, aside_path_, buffer_;
+  int descriptor_ = -1;
+};
+
+// Replaces or creates a file in one piece, by AsideFile.
+void write_whole_file(const std::string& path, std::string_view bytes);
+
+// Throws for a missing or unreadable file and for a folder.
+std::string read_whole_file(const std::string& path);
+
+// Throws, as every reader of files does, when `path` does not exist, is a folder, or cannot be read.
+void check_readable_file(const std::string& path);
+
+// Creates a folder and its parents; one that exists is fine, a file in its place is not.
+void make_folder(const std::string& path);
+
+// Removes the temporaries (*.tmp-<pid>) that writers killed in this folder have left. Only for a folder that nobody
+// else writes to at the moment.
+void remove_leftovers(const std::string& folder);
+
+// SHA-256 of bytes that come in pieces.
+class Sha256 {
+ public:
+  Sha256();
+  ~Sha256();
+  Sha256(const Sha256&) = delete;
+  Sha256& operator=(const Sha256&) = delete;
+
+  void update(const void* data, int64_t bytes);
+  void update(std::string_view bytes) { update(bytes.data(), static_cast<int64_t>(bytes.size())); }
+  // 64 lower-case hexadecimal digits. Ends the object's life: call it once and last.
+  std::string hex();
+
+ private:
+  void* context_;
+};
+
+std::string sha256(std::string_view bytes);
+std::string sha256_of_file(const std::string& path);
+
+}  // namespace itemloom
