@@ -4,7 +4,7 @@
 //
 // where A is a (m, k), or its transpose when `transpose_a` and a is stored (k, m); likewise B is (k, n), or stored
 // (n, k) when `transpose_b`. The layers use: forward y = x W^T (transpose_b), input gradient dx += dy W (neither),
-// weight gradient dW += dy^T x (transpose_a).
+// weight gradient dW += dy^T x (transpose_a). Both at once is refused with an Error: nothing needs it.
 //
 // Guarantees: fp32 accumulation in an order that depends on k (and, for transpose_a, on k alone as well) only: the
 // same bits for any number of threads, and for transpose_a == false a row of C has the same bits whatever other rows
