@@ -44,6 +44,9 @@ concept Number = element_type<T>()
 // 0 to 4 extents; none is a single value.
 using Shape = std::vector<int64_t>;
 
+// "(27630, 64)", for messages.
+std::string text_of(const Shape& shape);
+
 // kContiguous can be memory-mapped (DatasetInfo::offset). kChecked is stored in chunks of about 1 MB with a Fletcher-32
 // checksum each: a damaged byte makes reading fail.
 enum class Layout { kContiguous, kChecked };
@@ -116,8 +119,9 @@ Seal examine_seal(const std::string& path);
 
 class Hdf5Reader {
  public:
-  // Throws when `path` is missing, a folder, empty, not HDF5, or cut short, and when its seal is broken.
-  explicit Hdf5Reader(const std::string& path);
+  // Throws when `path` is missing, a folder, empty, not HDF5, or cut short, and when its seal is broken; the seal need
+  // not be looked at again by who has just called examine_seal.
+  explicit Hdf5Reader(const std::string& path, bool seal_examined = false);
   ~Hdf5Reader();
   Hdf5Reader(const Hdf5Reader&) = delete;
   Hdf5Reader& operator=(const Hdf5Reader&) = delete;

@@ -57,7 +57,6 @@ hid_t create_space(const Shape& shape);
 bool select_rows(hid_t space, const Shape& shape, int64_t first, int64_t count);
 Shape shape_of(hid_t space);
 int64_t element_count(const Shape& shape);
-std::string text_of(const Shape& shape);
 
 // The seal's place at the beginning of a file, the least that HDF5 leaves to the user.
 inline constexpr int64_t kSealBytes = 512;
