@@ -119,14 +119,17 @@ Seal examine_seal(const std::string& path);
 
 class Hdf5Reader {
  public:
-  // Throws when `path` is missing, a folder, empty, not HDF5, or cut short, and when its seal is broken; the seal need
-  // not be looked at again by who has just called examine_seal.
-  explicit Hdf5Reader(const std::string& path, bool seal_examined = false);
+  // Throws when `path` is missing, a folder, empty, not HDF5, or cut short, and when its seal is broken.
+  explicit Hdf5Reader(const std::string& path);
+  // For who has just examined the seal.
+  Hdf5Reader(const std::string& path, Seal seal);
   ~Hdf5Reader();
   Hdf5Reader(const Hdf5Reader&) = delete;
   Hdf5Reader& operator=(const Hdf5Reader&) = delete;
 
   const std::string& path() const { return path_; }
+  // Whether the file has a seal.
+  bool sealed() const { return sealed_; }
 
   // Whether a group or dataset of this name exists.
   bool exists(const std::string& object) const;
@@ -178,6 +181,7 @@ class Hdf5Reader {
   void read_number_rows(const std::string& dataset, int64_t first, int64_t count, ElementType type, void* data) const;
 
   std::string path_;
+  bool sealed_;
   int64_t file_;  // an hid_t
 };
 

@@ -99,9 +99,10 @@ AttributeValue read_attribute(hid_t attribute, const std::string& path, const st
 
 }  // namespace
 
-Hdf5Reader::Hdf5Reader(const std::string& path, bool seal_examined) : path_(path) {
-  CHECK(seal_examined || examine_seal(path) != Seal::kBroken, path,
-        " is damaged: its content is not the one its SHA-256 was taken of");
+Hdf5Reader::Hdf5Reader(const std::string& path) : Hdf5Reader(path, examine_seal(path)) {}
+
+Hdf5Reader::Hdf5Reader(const std::string& path, Seal seal) : path_(path), sealed_(seal == Seal::kIntact) {
+  CHECK(seal != Seal::kBroken, path, " is damaged: its content is not the one its SHA-256 was taken of");
   const Hdf5Lock lock;
   const Hdf5Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   H5Pset_file_locking(access, false, true);

@@ -108,7 +108,7 @@ std::unique_ptr<Hdf5Reader> open_checkpoint(const std::string& path) {
   CHECK(seal != Seal::kBroken, "checkpoint ", path,
         " is damaged (its checksum is not that of its content); use another checkpoint of the run");
   CHECK(seal == Seal::kIntact || starts_as_hdf5(path), path, " is not a checkpoint, or its beginning is damaged");
-  auto file = std::make_unique<Hdf5Reader>(path, true);
+  auto file = std::make_unique<Hdf5Reader>(path, seal);
   check_header(*file, kKind, kVersion);
   CHECK(seal == Seal::kIntact, "checkpoint ", path, " has no checksum; use one that itemloom has written");
   return file;
