@@ -1,0 +1,222 @@
+#include "kernels/masked_item_loss.h"
+
+#include <cmath>
+#include <fstream>
+
+#include "tests/support/cpu_paths.h"
+#include "tests/support/kernels.h"
+
+namespace itemloom {
+
+using test::Guarded;
+
+namespace {
+
+struct Case {
+  int64_t rows, items, columns;
+  bool with_bias = true;
+  bool gradients = true;
+  float spread = 1;  // of the hidden rows: logits reach about spread * columns / 3
+};
+
+struct Reference {
+  std::vector<double> row_losses, dhidden, dtable, dbias;
+  double loss = 0;
+};
+
+class Problem {
+ public:
+  explicit Problem(const Case& options)
+      : case_(options),
+        hidden_(options.rows * options.columns, 1),
+        table_(options.items * options.columns, 3),
+        bias_(options.items, 1),
+        row_losses_(options.rows, 1),
+        dhidden_(options.rows * options.columns, 1),
+        dtable_(options.items * options.columns, 5),
+        dbias_(options.items, 3),
+        targets_(options.rows, 1),
+        loss_(1) {
+    test::fill_random(hidden_, 1, -options.spread, options.spread);
+    test::fill_random(table_, 2);
+    test::fill_random(bias_, 3, -2, 2);
+    test::fill_random(dhidden_, 4);
+    test::fill_random(dtable_, 5);
+    test::fill_random(dbias_, 6);
+    std::fill(row_losses_.begin(), row_losses_.end(), NAN);
+    loss_[0] = NAN;
+    for (int64_t row = 0; row < options.rows; ++row) {
+      targets_[row] = static_cast<int32_t>(test::random_int(7, row, options.items));
+    }
+    // The ends of the catalogue, and one item more than once.
+    if (options.rows > 0) targets_[0] = 0;
+    if (options.rows > 1) targets_[1] = static_cast<int32_t>(options.items - 1);
+    if (options.rows > 3) targets_[3] = targets_[2];
+  }
+
+  void run_loss(CpuStream stream) {
+    const bool gradients = case_.gradients;
+    launch(stream, MaskedItemLoss{
+                       .hidden = hidden_.matrix(case_.rows, case_.columns),
+                       .table = table_.matrix(case_.items, case_.columns),
+                       .bias = case_.with_bias ? Vector<const float>(bias_.vector()) : Vector<const float>::none(),
+                       .targets = targets_.vector(),
+                       .row_losses = row_losses_.vector(),
+                       .loss = loss_.vector(),
+                       .dhidden = gradients ? dhidden_.matrix(case_.rows, case_.columns) : Matrix<float>::none(),
+                       .dtable = gradients ? dtable_.matrix(case_.items, case_.columns) : Matrix<float>::none(),
+                       .dbias = gradients && case_.with_bias ? dbias_.vector() : Vector<float>::none(),
+                   });
+  }
+
+  // Call before run_loss(): the gradients are added into.
+  Reference reference() {
+    const int64_t items = case_.items, columns = case_.columns;
+    Reference result{.row_losses = {},
+                     .dhidden = {dhidden_.begin(), dhidden_.end()},
+                     .dtable = {dtable_.begin(), dtable_.end()},
+                     .dbias = {dbias_.begin(), dbias_.end()}};
+    std::vector<double> z(items);
+    for (int64_t row = 0; row < case_.rows; ++row) {
+      const float* hidden = hidden_.data() + row * columns;
+      double greatest = -INFINITY, sum = 0;
+      for (int64_t item = 0; item < items; ++item) {
+        z[item] = case_.with_bias ? bias_[item] : 0;
+        for (int64_t c = 0; c < columns; ++c) z[item] += double(hidden[c]) * table_[item * columns + c];
+        greatest = std::max(greatest, z[item]);
+      }
+      for (double value : z) sum += std::exp(value - greatest);
+      result.row_losses.push_back(std::log(sum) + greatest - z[targets_[row]]);
+      result.loss += result.row_losses.back();
+      if (!case_.gradients) continue;
+      for (int64_t item = 0; item < items; ++item) {
+        const double dz = std::exp(z[item] - greatest) / sum - (item == targets_[row]);
+        if (case_.with_bias) result.dbias[item] += dz;
+        for (int64_t c = 0; c < columns; ++c) {
+          result.dhidden[row * columns + c] += dz * table_[item * columns + c];
+          result.dtable[item * columns + c] += dz * hidden[c];
+        }
+      }
+    }
+    return result;
+  }
+
+  // Everything that was written, for comparisons of bits.
+  std::vector<float> outputs() {
+    std::vector<float> all{static_cast<float>(loss_[0])};
+    for (Guarded<float>* part : {&row_losses_, &dhidden_, &dtable_, &dbias_}) {
+      all.insert(all.end(), part->begin(), part->end());
+    }
+    return all;
+  }
+  bool intact() const {
+    return hidden_.intact() && table_.intact() && bias_.intact() && row_losses_.intact() && dhidden_.intact() &&
+           dtable_.intact() && dbias_.intact() && targets_.intact() && loss_.intact();
+  }
+  Guarded<float>& row_losses() { return row_losses_; }
+  Guarded<float>& dhidden() { return dhidden_; }
+  Guarded<float>& dtable() { return dtable_; }
+  Guarded<float>& dbias() { return dbias_; }
+  double loss() { return loss_[0]; }
+
+ private:
+  Case case_;
+  Guarded<float> hidden_, table_, bias_, row_losses_, dhidden_, dtable_, dbias_;
+  Guarded<int32_t> targets_;
+  Guarded<double> loss_;
+};
+
+void verify(const Case& options, double tolerance = 1e-5) {
+  INFO("rows " << options.rows << " items " << options.items << " columns " << options.columns << " bias "
+               << options.with_bias << " gradients " << options.gradients << " spread " << options.spread);
+  Scratch scratch;
+  std::vector<float> first;
+  const Reference expected = Problem(options).reference();
+  for (int threads : {1, 2, 3}) {
+    test::Threads scope(threads);
+    Problem problem(options);
+    problem.run_loss({&scratch});
+    REQUIRE(problem.intact());
+    if (threads > 1) {
+      REQUIRE(test::same_bits(first, problem.outputs()));
+      continue;
+    }
+    first = problem.outputs();
+    REQUIRE(test::worst_error(problem.row_losses().copy(), expected.row_losses) < tolerance);
+    REQUIRE(std::abs(problem.loss() - expected.loss) <= tolerance * std::max(1.0, std::abs(expected.loss)));
+    double sum = 0;
+    for (float value : problem.row_losses()) sum += value;
+    REQUIRE(problem.loss() == sum);
+    REQUIRE(test::worst_error(problem.dhidden().copy(), expected.dhidden) < tolerance);
+    REQUIRE(test::worst_error(problem.dtable().copy(), expected.dtable) < tolerance);
+    REQUIRE(test::worst_error(problem.dbias().copy(), expected.dbias) < tolerance);
+  }
+}
+
+int64_t virtual_bytes() {
+  std::ifstream file("/proc/self/statm");
+  int64_t pages = 0;
+  file >> pages;
+  return pages * 4096;
+}
+
+}  // namespace
+
+TEST_CASE("the masked-item loss and its gradients match a double reference at any shape", "[masked_item_loss]") {
+  test::on_every_cpu_path([] {
+    for (int64_t rows : {0, 1, 3, 31, 33, 65}) {
+      for (int64_t items : {1, 2, 31, 33, 65, 200}) {
+        for (int64_t columns : {1, 3, 31, 64, 65}) {
+          verify({.rows = rows, .items = items, .columns = columns, .with_bias = (rows + items) % 2 == 0});
+        }
+      }
+    }
+  });
+}
+
+TEST_CASE("the masked-item loss goes on over several row chunks and item tiles", "[masked_item_loss]") {
+  test::on_every_cpu_path([] {
+    verify({.rows = 1100, .items = 701, .columns = 13});
+    verify({.rows = 577, .items = 1000, .columns = 33, .with_bias = false});
+    verify({.rows = 9, .items = 12101, .columns = 16});
+    verify({.rows = 40, .items = 3416, .columns = 128});
+  });
+}
+
+TEST_CASE("the masked-item loss without gradients leaves them alone", "[masked_item_loss]") {
+  test::on_every_cpu_path([] {
+    for (bool bias : {false, true}) {
+      verify({.rows = 0, .items = 5, .columns = 4, .with_bias = bias, .gradients = false});
+      verify({.rows = 7, .items = 1, .columns = 4, .with_bias = bias, .gradients = false});
+      verify({.rows = 533, .items = 701, .columns = 17, .with_bias = bias, .gradients = false});
+    }
+  });
+}
+
+TEST_CASE("logits of up to a thousand keep the masked-item loss finite and exact", "[masked_item_loss]") {
+  test::on_every_cpu_path([] {
+    // A float logit of 1e3 is itself only known to 6e-5; the loss is the difference of two.
+    verify({.rows = 35, .items = 500, .columns = 33, .spread = 90}, 2e-4);
+    verify({.rows = 35, .items = 500, .columns = 3, .spread = 600}, 2e-4);
+  });
+}
+
+TEST_CASE("the workspace of the masked-item loss does not grow with the number of rows", "[masked_item_loss]") {
+  constexpr int64_t kItems = 4001, kColumns = 3;
+  for (bool gradients : {true, false}) {
+    int64_t first = 0;
+    for (int64_t rows : {1500, 6000}) {
+      Problem problem({.rows = rows, .items = kItems, .columns = kColumns, .gradients = gradients});
+      Scratch scratch;
+      const int64_t before = virtual_bytes();
+      problem.run_loss({&scratch});
+      const int64_t used = virtual_bytes() - before;
+      INFO("rows " << rows << " workspace " << used << " gradients " << gradients);
+      REQUIRE(used < 1500 * kItems * 4);
+      if (first == 0) first = used;
+      REQUIRE(used <= first + (1 << 20));
+    }
+  }
+}
+
+}  // namespace itemloom

@@ -1,0 +1,132 @@
+#include "kernels/top_k.h"
+
+#include <cmath>
+#include <numeric>
+
+#include "tests/support/cpu_paths.h"
+#include "tests/support/kernels.h"
+
+namespace itemloom {
+
+using test::Guarded;
+
+namespace {
+
+constexpr float kExcluded = -INFINITY;
+
+enum class Scores { kRandom, kTies, kAllEqual, kAscending, kDescending, kMostlyExcluded, kAllExcluded };
+constexpr Scores kAllScores[] = {Scores::kRandom,     Scores::kTies,           Scores::kAllEqual,   Scores::kAscending,
+                                 Scores::kDescending, Scores::kMostlyExcluded, Scores::kAllExcluded};
+
+void fill_scores(Guarded<float>& scores, Scores kind, uint64_t seed) {
+  for (int64_t i = 0; i < scores.size(); ++i) {
+    switch (kind) {
+      case Scores::kRandom:
+        scores[i] = test::random_float(seed, i, -1e3f, 1e3f);
+        break;
+      case Scores::kTies:
+        scores[i] = static_cast<float>(test::random_int(seed, i, 5)) - 2;
+        break;
+      case Scores::kAllEqual:
+        scores[i] = i % 2 == 0 ? 0.0f : -0.0f;
+        break;
+      case Scores::kAscending:
+        scores[i] = static_cast<float>(i);
+        break;
+      case Scores::kDescending:
+        scores[i] = -static_cast<float>(i);
+        break;
+      case Scores::kMostlyExcluded:
+        scores[i] = test::random_int(seed, i, 10) == 0 ? 0.25f * float(i % 7) : kExcluded;
+        break;
+      case Scores::kAllExcluded:
+        scores[i] = kExcluded;
+        break;
+    }
+  }
+}
+
+// The first k columns of a stable sort by descending score, without the excluded ones.
+std::vector<int32_t> naive_best(const float* scores, int64_t columns, int64_t k) {
+  std::vector<int32_t> order(columns);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return scores[a] > scores[b]; });
+  while (!order.empty() && scores[order.back()] == kExcluded) order.pop_back();
+  order.resize(std::min<size_t>(order.size(), k));
+  order.resize(k, -1);
+  return order;
+}
+
+void verify_top_k(int64_t rows, int64_t columns, int64_t k, Scores kind) {
+  INFO("rows " << rows << " columns " << columns << " k " << k << " scores " << static_cast<int>(kind));
+  Device device;
+  Guarded<float> scores(rows * columns, 1), values(rows * k, 3);
+  Guarded<int32_t> indices(rows * k, 1);
+  fill_scores(scores, kind, static_cast<uint64_t>(columns + k));
+  std::fill(indices.begin(), indices.end(), 77);
+  std::fill(values.begin(), values.end(), NAN);
+  run(device, TopK{.scores = scores.matrix(rows, columns),
+                   .indices = indices.matrix(rows, k),
+                   .values = values.matrix(rows, k)});
+  for (int64_t row = 0; row < rows; ++row) {
+    const float* given = scores.data() + row * columns;
+    const std::vector<int32_t> expected = naive_best(given, columns, k);
+    REQUIRE(test::same_bits(expected, std::vector<int32_t>(indices.data() + row * k, indices.data() + row * k + k)));
+    for (int64_t place = 0; place < k; ++place) {
+      REQUIRE(values[row * k + place] == (expected[place] < 0 ? kExcluded : given[expected[place]]));
+    }
+  }
+  REQUIRE((scores.intact() && values.intact() && indices.intact()));
+}
+
+}  // namespace
+
+TEST_CASE("the best columns come first and ties go to the lower column", "[top_k]") {
+  test::on_every_cpu_path([] {
+    for (int threads : {1, 2, 3}) {
+      test::Threads scope(threads);
+      for (Scores kind : kAllScores) {
+        for (int64_t columns : {0, 1, 3, 16, 31, 33, 65, 1000}) {
+          for (int64_t k : {0, 1, 2, 5, 33, 100}) verify_top_k(3, columns, k, kind);
+        }
+        verify_top_k(0, 10, 3, kind);
+        verify_top_k(1, 10, 10, kind);
+        verify_top_k(2, 12101, 500, kind);
+      }
+    }
+  });
+}
+
+TEST_CASE("columns above and at a threshold are counted exactly", "[top_k]") {
+  test::on_every_cpu_path([] {
+    for (int threads : {1, 2, 3}) {
+      test::Threads scope(threads);
+      for (Scores kind : kAllScores) {
+        for (int64_t columns : {0, 1, 3, 15, 16, 17, 31, 33, 65, 5001}) {
+          for (int64_t rows : {0, 1, 7}) {
+            Device device;
+            Guarded<float> scores(rows * columns, 1), thresholds(rows, 1);
+            Guarded<int64_t> above(rows, 1), equal(rows, 1);
+            fill_scores(scores, kind, 3);
+            for (int64_t row = 0; row < rows; ++row) {
+              thresholds[row] = row % 3 == 2 || columns == 0 ? kExcluded : scores[row * columns + columns / 2];
+            }
+            run(device, CountAbove{.scores = scores.matrix(rows, columns),
+                                   .thresholds = thresholds.vector(),
+                                   .above = above.vector(),
+                                   .equal = equal.vector()});
+            for (int64_t row = 0; row < rows; ++row) {
+              const float* given = scores.data() + row * columns;
+              REQUIRE(above[row] ==
+                      std::count_if(given, given + columns, [&](float s) { return s > thresholds[row]; }));
+              REQUIRE(equal[row] == std::count(given, given + columns, thresholds[row]));
+            }
+            REQUIRE((scores.intact() && thresholds.intact() && above.intact() && equal.intact()));
+          }
+        }
+      }
+    }
+  });
+}
+
+}  // namespace itemloom
