@@ -105,12 +105,12 @@ double now() {
   return thread_count() == 1 ? seconds_on(CLOCK_PROCESS_CPUTIME_ID) : wall_seconds();
 }
 
-std::vector<float> random_floats(int64_t count, uint32_t seed) {
-  std::vector<float> values(static_cast<size_t>(count));
+float* random_floats(Arena& arena, int64_t count, uint32_t seed) {
+  float* values = arena.take<float>(count);
   uint32_t state = seed * 2654435761u + 1;
-  for (float& value : values) {
+  for (int64_t i = 0; i < count; ++i) {
     state = state * 1664525u + 1013904223u;
-    value = static_cast<float>(state >> 8) * 0x1p-23f - 1;
+    values[i] = static_cast<float>(state >> 8) * 0x1p-23f - 1;
   }
   return values;
 }

@@ -23,6 +23,8 @@
 #include <string>
 #include <vector>
 
+#include "core/memory.h"
+
 namespace itemloom::bench {
 
 // What one bench does; `prepare` is called at a thread count that is already set, and its result is called many times.
@@ -48,8 +50,8 @@ struct Registration {
 };
 std::vector<Bench> registered_benches();
 
-// `count` values in [-1, 1).
-std::vector<float> random_floats(int64_t count, uint32_t seed);
+// `count` values in [-1, 1) in memory of the kind that a training step's tensors have.
+float* random_floats(Arena& arena, int64_t count, uint32_t seed);
 
 // Seconds since some point in the past, of the kind that the thread count calls for (see the top).
 double now();

@@ -16,27 +16,28 @@ struct Product {
         m(m),
         n(n),
         k(k),
-        a(random_floats(m * k, 1)),
-        b(random_floats(k * n, 2)),
-        bias(random_floats(n, 3)),
-        c(random_floats(m * n, 4)) {}
+        a(random_floats(arena, m * k, 1)),
+        b(random_floats(arena, k * n, 2)),
+        bias(random_floats(arena, n, 3)),
+        c(random_floats(arena, m * n, 4)) {}
 
   void run() {
     const bool transpose_a = kind == Kind::kWeightGradient, transpose_b = kind == Kind::kForward;
-    itemloom::run(
-        device, Gemm{.a = transpose_a ? Matrix<const float>(a.data(), k, m) : Matrix<const float>(a.data(), m, k),
-                     .transpose_a = transpose_a,
-                     .b = transpose_b ? Matrix<const float>(b.data(), n, k) : Matrix<const float>(b.data(), k, n),
-                     .transpose_b = transpose_b,
-                     .bias = kind == Kind::kForward ? Vector<const float>(bias.data(), n) : Vector<const float>::none(),
-                     .c = Matrix<float>(c.data(), m, n),
-                     .accumulate = kind != Kind::kForward});
+    itemloom::run(device,
+                  Gemm{.a = transpose_a ? Matrix<const float>(a, k, m) : Matrix<const float>(a, m, k),
+                       .transpose_a = transpose_a,
+                       .b = transpose_b ? Matrix<const float>(b, n, k) : Matrix<const float>(b, k, n),
+                       .transpose_b = transpose_b,
+                       .bias = kind == Kind::kForward ? Vector<const float>(bias, n) : Vector<const float>::none(),
+                       .c = Matrix<float>(c, m, n),
+                       .accumulate = kind != Kind::kForward});
   }
 
   Kind kind;
   int64_t m, n, k;
   Device device;
-  std::vector<float> a, b, bias, c;
+  Arena arena;
+  float *a, *b, *bias, *c;
 };
 
 void add(Suite& suite, const std::string& name, Kind kind, int64_t m, int64_t n, int64_t k) {
