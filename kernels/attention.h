@@ -11,6 +11,10 @@
 // keep is core/rng.h's rule with row_id = row_ids[i], column = j - s, and stream = key.stream + h. dropout 0 keeps all
 // and draws nothing.
 //
+// query_rows names the rows i whose outputs are wanted (the masked rows in a last layer, the last row of each sequence
+// in evaluation); y, lse and dy then have a row for each of them, in that order, and M below is their number. Every row
+// remains a key. With none() all N rows are wanted and M is N. The wanted rows of y have the same bits either way.
+//
 // Backward recomputes P from lse and adds into dqkv. One task owns a (sequence, head): one writer per output, fixed
 // order, the same bits for any number of threads and whatever else is in the batch.
 #pragma once
@@ -24,27 +28,29 @@ namespace itemloom {
 struct AttentionForward {
   Matrix<const float> qkv;                 // (N, 3C)
   Vector<const int64_t> sequence_offsets;  // (B + 1), from 0 to N; empty sequences are fine
+  Vector<const int64_t> query_rows;        // (M) strictly ascending, or none(): all N rows
   Vector<const uint32_t> row_ids;          // (N) global row ids, or none() without dropout
   int64_t heads;                           // H, divides C
   bool causal;
   float dropout;
   DropoutKey key;
-  Matrix<float> y;            // (N, C), overwritten
-  Matrix<float> log_sum_exp;  // (H, N), overwritten, kept for backward
+  Matrix<float> y;            // (M, C), overwritten
+  Matrix<float> log_sum_exp;  // (H, M), overwritten, kept for backward
 };
 void launch(CpuStream stream, const AttentionForward& args);
 
 struct AttentionBackward {
   Matrix<const float> qkv;
   Vector<const int64_t> sequence_offsets;
+  Vector<const int64_t> query_rows;
   Vector<const uint32_t> row_ids;
   int64_t heads;
   bool causal;
   float dropout;
   DropoutKey key;
-  Matrix<const float> y;            // (N, C) from the forward pass
-  Matrix<const float> log_sum_exp;  // (H, N) from the forward pass
-  Matrix<const float> dy;           // (N, C)
+  Matrix<const float> y;            // (M, C) from the forward pass
+  Matrix<const float> log_sum_exp;  // (H, M) from the forward pass
+  Matrix<const float> dy;           // (M, C)
   Matrix<float> dqkv;               // (N, 3C), added into
 };
 void launch(CpuStream stream, const AttentionBackward& args);

@@ -174,6 +174,7 @@ Tensor self_attention(Tape& tape, const Tensor& qkv, Vector<const int64_t> seque
   const DropoutKey key = tape.next_dropout(static_cast<uint32_t>(options.heads));
   run(tape.device(), AttentionForward{.qkv = qkv.matrix(),
                                       .sequence_offsets = sequence_offsets,
+                                      .query_rows = Vector<const int64_t>::none(),
                                       .row_ids = row_ids,
                                       .heads = options.heads,
                                       .causal = options.causal,
@@ -184,6 +185,7 @@ Tensor self_attention(Tape& tape, const Tensor& qkv, Vector<const int64_t> seque
   tape.record(y, [=](Tape& t) {
     run(t.device(), AttentionBackward{.qkv = qkv.matrix(),
                                       .sequence_offsets = sequence_offsets,
+                                      .query_rows = Vector<const int64_t>::none(),
                                       .row_ids = row_ids,
                                       .heads = options.heads,
                                       .causal = options.causal,

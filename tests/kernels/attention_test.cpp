@@ -1,5 +1,6 @@
 #include "kernels/attention.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <vector>
@@ -14,6 +15,7 @@ struct Case {
   int64_t heads, head_size;
   bool causal = false;
   float dropout = 0;
+  std::vector<int64_t> query_rows = {};  // all rows when empty
 };
 
 std::string describe(const Case& c) {
@@ -29,12 +31,13 @@ struct Attention {
       : setup(c),
         rows(std::accumulate(c.lengths.begin(), c.lengths.end(), int64_t{0})),
         hidden(c.heads * c.head_size),
+        outputs(c.query_rows.empty() ? rows : static_cast<int64_t>(c.query_rows.size())),
         offsets(static_cast<int64_t>(c.lengths.size()) + 1),
         row_ids(rows, 1),
         qkv(rows * 3 * hidden, 1),
-        y(rows * hidden, 3),
-        log_sum_exp(c.heads * rows, 1),
-        dy(rows * hidden, 5),
+        y(outputs * hidden, 3),
+        log_sum_exp(c.heads * outputs, 1),
+        dy(outputs * hidden, 5),
         dqkv(rows * 3 * hidden, 7) {
     for (size_t s = 0; s < c.lengths.size(); ++s)
       offsets[static_cast<int64_t>(s) + 1] = offsets[static_cast<int64_t>(s)] + c.lengths[s];
@@ -47,25 +50,27 @@ struct Attention {
   void forward() {
     launch(device.cpu_stream(), AttentionForward{.qkv = qkv.matrix(rows, 3 * hidden),
                                                  .sequence_offsets = offsets.vector(),
+                                                 .query_rows = query_rows(),
                                                  .row_ids = row_ids_view,
                                                  .heads = setup.heads,
                                                  .causal = setup.causal,
                                                  .dropout = setup.dropout,
                                                  .key = key,
-                                                 .y = y.matrix(rows, hidden),
-                                                 .log_sum_exp = log_sum_exp.matrix(setup.heads, rows)});
+                                                 .y = y.matrix(outputs, hidden),
+                                                 .log_sum_exp = log_sum_exp.matrix(setup.heads, outputs)});
   }
   void backward() {
     launch(device.cpu_stream(), AttentionBackward{.qkv = qkv.matrix(rows, 3 * hidden),
                                                   .sequence_offsets = offsets.vector(),
+                                                  .query_rows = query_rows(),
                                                   .row_ids = row_ids_view,
                                                   .heads = setup.heads,
                                                   .causal = setup.causal,
                                                   .dropout = setup.dropout,
                                                   .key = key,
-                                                  .y = y.matrix(rows, hidden),
-                                                  .log_sum_exp = log_sum_exp.matrix(setup.heads, rows),
-                                                  .dy = dy.matrix(rows, hidden),
+                                                  .y = y.matrix(outputs, hidden),
+                                                  .log_sum_exp = log_sum_exp.matrix(setup.heads, outputs),
+                                                  .dy = dy.matrix(outputs, hidden),
                                                   .dqkv = dqkv.matrix(rows, 3 * hidden)});
   }
   bool intact() const {
@@ -73,8 +78,19 @@ struct Attention {
            dqkv.intact();
   }
 
+  Vector<const int64_t> query_rows() const {
+    if (setup.query_rows.empty()) return Vector<const int64_t>::none();
+    return Vector<const int64_t>(setup.query_rows.data(), outputs);
+  }
+  // The row of y that belongs to a row of qkv, or -1.
+  int64_t output_row(int64_t row) const {
+    if (setup.query_rows.empty()) return row;
+    const auto place = std::lower_bound(setup.query_rows.begin(), setup.query_rows.end(), row);
+    return place != setup.query_rows.end() && *place == row ? place - setup.query_rows.begin() : -1;
+  }
+
   Case setup;
-  int64_t rows, hidden;
+  int64_t rows, hidden, outputs;
   DropoutKey key{0x123456789abcdef0, 17, 40};
   test::Guarded<int64_t> offsets;
   test::Guarded<uint32_t> row_ids;
@@ -86,8 +102,8 @@ struct Attention {
 // The definition, in double precision. dqkv starts from what is in `a.dqkv`.
 struct Reference {
   explicit Reference(Attention& a)
-      : y(static_cast<size_t>(a.rows * a.hidden)),
-        log_sum_exp(static_cast<size_t>(a.setup.heads * a.rows)),
+      : y(static_cast<size_t>(a.outputs * a.hidden)),
+        log_sum_exp(static_cast<size_t>(a.setup.heads * a.outputs)),
         dqkv(a.dqkv.begin(), a.dqkv.end()) {
     for (size_t s = 0; s < a.setup.lengths.size(); ++s) {
       for (int64_t head = 0; head < a.setup.heads; ++head)
@@ -107,6 +123,8 @@ struct Reference {
       return double(a.qkv[static_cast<int64_t>(at(part, i, d))]);
     };
     for (int64_t i = 0; i < length; ++i) {
+      const int64_t row = begin + i, output = a.output_row(row);
+      if (output < 0) continue;
       const int64_t seen = a.setup.causal ? i + 1 : length;
       std::vector<double> p(static_cast<size_t>(seen)), keep(p.size()), dp(p.size(), 0.0);
       double maximum = -INFINITY, total = 0, delta = 0;
@@ -117,8 +135,7 @@ struct Reference {
         maximum = std::max(maximum, scale * score);
       }
       for (double& score : p) total += score = std::exp(score - maximum);
-      const int64_t row = begin + i;
-      log_sum_exp[static_cast<size_t>(head * a.rows + row)] = maximum + std::log(total);
+      log_sum_exp[static_cast<size_t>(head * a.outputs + output)] = maximum + std::log(total);
       for (int64_t j = 0; j < seen; ++j) {
         const size_t k = static_cast<size_t>(j);
         p[k] /= total;
@@ -129,7 +146,7 @@ struct Reference {
           keep[k] = kept ? dropout_scale(a.setup.dropout) : 0.0;
         }
         for (int64_t d = 0; d < size; ++d) {
-          const int64_t place = row * a.hidden + head * size + d;
+          const int64_t place = output * a.hidden + head * size + d;
           y[static_cast<size_t>(place)] += keep[k] * p[k] * value(2, j, d);
           dp[k] += keep[k] * a.dy[place] * value(2, j, d);
           dqkv[at(2, j, d)] += keep[k] * p[k] * a.dy[place];
@@ -159,6 +176,18 @@ void require_correct(const Case& c, double tolerance = 2e-6) {
   a.backward();
   REQUIRE(test::worst_error(a.dqkv.copy(), expected.dqkv) < 2 * tolerance);
   REQUIRE(a.intact());
+}
+
+// About one row in five; none of the second sequence, every row of the third.
+std::vector<int64_t> some_rows(const std::vector<int64_t>& lengths) {
+  std::vector<int64_t> rows;
+  int64_t row = 0;
+  for (size_t s = 0; s < lengths.size(); ++s) {
+    for (int64_t i = 0; i < lengths[s]; ++i, ++row) {
+      if (s == 2 || (s != 1 && test::random_int(5, row, 5) == 0)) rows.push_back(row);
+    }
+  }
+  return rows;
 }
 
 // Every output of the sequence at `index`, head by head.
@@ -193,6 +222,40 @@ TEST_CASE("attention equals its definition for every length around its block edg
 
 TEST_CASE("attention equals its definition for a long sequence", "[attention]") {
   for (bool causal : {false, true}) require_correct({{1000, 5}, 1, 32, causal, 0.3f}, 4e-6);
+}
+
+TEST_CASE("attention of some query rows equals its definition and the same rows of the whole", "[attention]") {
+  const std::vector<int64_t> lengths = {70, 9, 33, 0, 200, 1, 130, 2};
+  for (bool causal : {false, true}) {
+    for (float dropout : {0.0f, 0.2f}) {
+      const Case setup{lengths, 2, 20, causal, dropout, some_rows(lengths)};
+      require_correct(setup);
+      Attention some(setup), whole({lengths, 2, 20, causal, dropout});
+      some.forward();
+      whole.forward();
+      for (int64_t row = 0; row < whole.rows; ++row) {
+        const int64_t output = some.output_row(row);
+        if (output < 0) continue;
+        REQUIRE(std::equal(some.y.begin() + output * some.hidden, some.y.begin() + (output + 1) * some.hidden,
+                           whole.y.begin() + row * whole.hidden));
+        for (int64_t head = 0; head < 2; ++head)
+          REQUIRE(some.log_sum_exp[head * some.outputs + output] == whole.log_sum_exp[head * whole.rows + row]);
+      }
+    }
+  }
+  // The last row of each sequence, as in evaluation; and no row at all.
+  require_correct({lengths, 2, 32, false, 0, {69, 78, 111, 311, 312, 442, 444}});
+  Attention none({lengths, 2, 16});
+  launch(none.device.cpu_stream(), AttentionForward{.qkv = none.qkv.matrix(none.rows, 3 * none.hidden),
+                                                    .sequence_offsets = none.offsets.vector(),
+                                                    .query_rows = Vector<const int64_t>(nullptr, 0),
+                                                    .row_ids = none.row_ids.vector(),
+                                                    .heads = 2,
+                                                    .causal = false,
+                                                    .dropout = 0,
+                                                    .key = none.key,
+                                                    .y = Matrix<float>(nullptr, 0, none.hidden),
+                                                    .log_sum_exp = Matrix<float>(nullptr, 2, 0)});
 }
 
 TEST_CASE("attention with no sequence, no row or empty sequences only writes nothing", "[attention]") {
