@@ -21,24 +21,21 @@ Vector<const T> view(const std::vector<T>& values) {
 const Vector<const int32_t> kNoBaskets = Vector<const int32_t>::none();
 
 std::vector<int32_t> row_of(const PairCounts& counts, int64_t item) {
-  Guarded<int32_t> row(counts.item_count(), 3);
-  for (int32_t& count : row) count = 77;
-  counts.row(item, row.vector());
-  REQUIRE(row.intact());
-  return row.copy();
+  std::vector<int32_t> row(static_cast<size_t>(counts.item_count()), 77);
+  counts.row(item, Vector<int32_t>(row.data(), row.size()));
+  return row;
 }
 
 // The sparse form as a dense row; checks what it says it touched.
 std::vector<int32_t> sparse_row_of(const PairCounts& counts, int64_t item) {
-  Guarded<int32_t> row(counts.item_count(), 1);
-  std::vector<int32_t> touched;
-  counts.add_row(item, row.vector(), touched);
-  REQUIRE(row.intact());
+  std::vector<int32_t> row(static_cast<size_t>(counts.item_count()), 0), touched;
+  counts.add_row(item, Vector<int32_t>(row.data(), row.size()), touched);
   const std::set<int32_t> distinct(touched.begin(), touched.end());
   REQUIRE(distinct.size() == touched.size());
-  for (int32_t other = 0; other < counts.item_count(); ++other)
-    REQUIRE((row[other] > 0) == (distinct.count(other) > 0));
-  return row.copy();
+  for (size_t other = 0; other < row.size(); ++other) {
+    REQUIRE((row[other] > 0) == (distinct.count(static_cast<int32_t>(other)) > 0));
+  }
+  return row;
 }
 
 struct Interactions {

@@ -91,7 +91,7 @@ TEST_CASE("names of metrics", "[metrics]") {
                             "hit@10 ", "hit @10", "@10", "hit@10@10", "hit@99999999999999999999"}) {
     INFO(wrong);
     const std::string message = message_of(wrong);
-    REQUIRE(message.find("'" + std::string(wrong) + "'") != std::string::npos);
+    REQUIRE(message.find(join_message("'", wrong, "'")) != std::string::npos);
     REQUIRE(message.find("hit@K, ndcg@K, recall@K, precision@K, mrr, mrr@K, map and map@K") != std::string::npos);
   }
   REQUIRE(parse_metrics({"hit@1", "hit@5", "mrr"}).size() == 3);
