@@ -22,7 +22,7 @@ constexpr int64_t kLine = kAlignment / static_cast<int64_t>(sizeof(float));
 
 // Products whose A is not transposed: one task computes kRowBlock rows (whole micro-tiles of either height) by
 // kColumnBlock columns. Sums over more than kDepthBlock are cut, so that the panels of a task stay in L2.
-constexpr int64_t kRowBlock = 96;
+constexpr int64_t kRowBlock = 48;
 constexpr int64_t kColumnBlock = 256;
 constexpr int64_t kDepthBlock = 512;
 // B is packed in tasks of about this many floats.

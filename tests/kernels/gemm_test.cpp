@@ -169,6 +169,29 @@ TEST_CASE("a row of a gemm has the same bits whatever other rows are in the call
   }
 }
 
+TEST_CASE("an element of a weight gradient has the same bits in a C of any size", "[gemm]") {
+  Device device;
+  const Shape large{150, 300, 1500}, small{40, 50, 1500};
+  Problem whole(large, true, false, false, false), part(small, true, false, false, false);
+  for (int64_t p = 0; p < large.k; ++p) {
+    std::copy_n(whole.a.data() + p * large.m + 7, small.m, part.a.data() + p * small.m);
+    std::copy_n(whole.b.data() + p * large.n + 130, small.n, part.b.data() + p * small.n);
+  }
+  run(device, whole.arguments());
+  run(device, part.arguments());
+  for (int64_t i = 0; i < small.m; ++i) {
+    for (int64_t j = 0; j < small.n; ++j) {
+      REQUIRE(part.c[i * small.n + j] == whole.c[(i + 7) * large.n + j + 130]);
+    }
+  }
+}
+
+TEST_CASE("gemm refuses two transposed matrices", "[gemm]") {
+  Device device;
+  Problem problem({3, 4, 5}, true, true, false, false);
+  REQUIRE_THROWS_AS(run(device, problem.arguments()), Error);
+}
+
 TEST_CASE("gemm lets NaN and infinity through only where they take part", "[gemm]") {
   Device device;
   for (Transposition transposition : kTranspositions) {
