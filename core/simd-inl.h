@@ -1,8 +1,7 @@
 // Vector math for the CPU kernels, compiled once per instruction set. Include it after <hwy/highway.h> inside a file
 // that foreach_target.h includes again for each target; the guard below toggles so that every pass sees it.
 //
-// The polynomials are weighted minimax fits (iterated reweighted least squares on Chebyshev nodes) made for this file;
-// the error each one leaves is stated beside it.
+// The polynomial is a weighted minimax fit (iterated reweighted least squares on Chebyshev nodes) made for this file.
 #if defined(ITEMLOOM_CORE_SIMD_INL_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef ITEMLOOM_CORE_SIMD_INL_H
 #undef ITEMLOOM_CORE_SIMD_INL_H
@@ -55,86 +54,6 @@ HWY_INLINE V exp(D d, V x) {
   return hn::IfThenElse(hn::Gt(x, hn::Set(d, 88.7228317f)), infinity, exp_nonpositive(d, x));
 }
 
-// Both forms of GELU are x * s(x) with s(x) = 1 - s(-x). The kernels work with t = min(|x|, kGeluCap) and the tail
-// q(t) = s(-t), which loses nothing to cancellation:
-//   GELU(x) = max(x, 0) - t q(t),   GELU'(x) = x > 0 ? 1 - g(t) : g(t)   with g(t) = q(t) + t q'(t).
-// From kGeluCap on the tail is far below one unit in the last place of anything it is added to.
-inline constexpr float kGeluCap = 12.0f;
-
-// erf form: q(t) = erfc(t / sqrt 2) / 2 = exp(-t^2 / 2) w(t). The polynomial for w keeps max(t, 1) q(t) within 5e-8.
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V gelu_erf_tail(D d, V t, V exponential) {
-  V w = hn::Set(d, -2.44198532e-07f);
-  w = hn::MulAdd(w, t, hn::Set(d, 6.28714406e-06f));
-  w = hn::MulAdd(w, t, hn::Set(d, -7.27642546e-05f));
-  w = hn::MulAdd(w, t, hn::Set(d, 0.000507444551f));
-  w = hn::MulAdd(w, t, hn::Set(d, -0.00242995587f));
-  w = hn::MulAdd(w, t, hn::Set(d, 0.00871687941f));
-  w = hn::MulAdd(w, t, hn::Set(d, -0.0251487661f));
-  w = hn::MulAdd(w, t, hn::Set(d, 0.0617024191f));
-  w = hn::MulAdd(w, t, hn::Set(d, -0.132719308f));
-  w = hn::MulAdd(w, t, hn::Set(d, 0.249955684f));
-  w = hn::MulAdd(w, t, hn::Set(d, -0.398939341f));
-  w = hn::MulAdd(w, t, hn::Set(d, 0.49999997f));
-  return hn::Mul(w, exponential);
-}
-
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V gelu_argument(D d, V x) {
-  return hn::Min(hn::Set(d, kGeluCap), hn::Abs(x));
-}
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V gelu_from_tail(D d, V x, V t, V tail) {
-  return hn::NegMulAdd(t, tail, hn::Max(hn::Zero(d), x));
-}
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V gelu_derivative_from_tail(D d, V x, V g) {
-  return hn::IfThenElse(hn::Gt(x, hn::Zero(d)), hn::Sub(hn::Set(d, 1.0f), g), g);
-}
-
-// x Phi(x). Absolute error below 1.5e-7 max(1, |x|).
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V gelu_erf(D d, V x) {
-  const V t = gelu_argument(d, x);
-  const V e = exp_in_range(d, hn::Mul(hn::Mul(t, t), hn::Set(d, -0.5f)));
-  return gelu_from_tail(d, x, t, gelu_erf_tail(d, t, e));
-}
-
-// Phi(x) + x phi(x). Absolute error below 2e-7.
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V gelu_erf_derivative(D d, V x) {
-  const V t = gelu_argument(d, x);
-  const V e = exp_in_range(d, hn::Mul(hn::Mul(t, t), hn::Set(d, -0.5f)));
-  const V slope = hn::Mul(hn::Mul(t, hn::Set(d, 0.398942280f)), e);  // 1 / sqrt(2 pi)
-  return gelu_derivative_from_tail(d, x, hn::Sub(gelu_erf_tail(d, t, e), slope));
-}
-
-// tanh form: s(x) = (1 + tanh u) / 2 = 1 / (1 + exp(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3); the tail is
-// q = e / (1 + e) with e = exp(-2u(t)). Twice u is held at 80, where e is 2e-35, to stay in exp_in_range.
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V gelu_tanh_tail(D d, V t) {
-  const V slope = hn::MulAdd(hn::Mul(t, t), hn::Set(d, -1.59576912f * 0.044715f), hn::Set(d, -1.59576912f));
-  const V e = exp_in_range(d, hn::Max(hn::Set(d, -80.0f), hn::Mul(t, slope)));
-  return hn::Div(e, hn::Add(e, hn::Set(d, 1.0f)));
-}
-
-// x (1 + tanh u) / 2. Absolute error below 1.5e-7 max(1, |x|).
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V gelu_tanh(D d, V x) {
-  const V t = gelu_argument(d, x);
-  return gelu_from_tail(d, x, t, gelu_tanh_tail(d, t));
-}
-
-// Its derivative; q' = -q (1 - q) 2u'. Absolute error below 3e-7.
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V gelu_tanh_derivative(D d, V x) {
-  const V t = gelu_argument(d, x);
-  const V q = gelu_tanh_tail(d, t);
-  const V slope = hn::MulAdd(hn::Mul(t, t), hn::Set(d, 1.59576912f * 3 * 0.044715f), hn::Set(d, 1.59576912f));
-  const V g = hn::NegMulAdd(hn::Mul(q, hn::Mul(t, slope)), hn::Sub(hn::Set(d, 1.0f), q), q);
-  return gelu_derivative_from_tail(d, x, g);
-}
-
 // Lane i of the mask is bit i.
 template <class D>
 HWY_INLINE hn::Mask<D> mask_from_bits(D d, uint64_t bits) {
@@ -143,7 +62,8 @@ HWY_INLINE hn::Mask<D> mask_from_bits(D d, uint64_t bits) {
 
 // core/rng.h's dropout masks, 64 columns at a time: bit i of keep_bits(row_id, chunk) says whether column
 // 64 * chunk + i is kept. Philox words sit in the low halves of 64-bit lanes, one block a lane, so that one widening
-// multiply gives both halves of a product in place.
+// multiply gives both halves of a product in place. A draw is one long chain of instructions: four chunks asked for
+// together (of one row or of several) take half of the time.
 class DropoutMask {
  public:
   DropoutMask(const DropoutKey& key, float probability)
@@ -157,49 +77,89 @@ class DropoutMask {
     }
   }
 
+  struct Chunk {
+    uint32_t row_id;
+    int64_t chunk;
+  };
   HWY_INLINE uint64_t keep_bits(uint32_t row_id, int64_t chunk) const {
-    if (threshold_ > 0xFFFF) return 0;
-    const hn::ScalableTag<uint16_t> d16;
-    constexpr int64_t kColumns = 2 * hn::MaxLanes(hn::ScalableTag<uint16_t>());
-    const auto threshold = hn::Set(d16, static_cast<uint16_t>(threshold_));
-    alignas(8) uint8_t bits[16];
-    for (int64_t column = 0; column < 64; column += kColumns) {
-      hn::Vec<decltype(d16)> low, high;
-      draw(row_id, static_cast<uint32_t>(chunk * 8 + column / 8), low, high);
-      hn::StoreMaskBits(d16, hn::Eq(hn::Max(low, threshold), low), bits + column / 8);
-      hn::StoreMaskBits(d16, hn::Eq(hn::Max(high, threshold), high), bits + column / 8 + kColumns / 16);
+    const Chunk one[] = {{row_id, chunk}};
+    uint64_t bits[1];
+    keep_bits(one, bits);
+    return bits[0];
+  }
+
+  template <int kChunks>
+  HWY_INLINE void keep_bits(const Chunk (&chunks)[kChunks], uint64_t (&bits)[kChunks]) const {
+    // A draw gives all of a chunk with 16 float lanes to a vector, half of one with 8. The registers hold four draws
+    // at once, or two.
+    constexpr int kColumns = 2 * hn::MaxLanes(D16()), kDraws = kChunks * 64 / kColumns;
+    constexpr int kAtOnce = kColumns == 64 ? (kDraws < 4 ? kDraws : 4) : 2;
+    static_assert(kDraws % kAtOnce == 0);
+    for (int first = 0; first < kDraws; first += kAtOnce) {
+      Words words[kAtOnce];
+#pragma GCC unroll 4
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int column = (first + i) * kColumns;
+        const Chunk& from = chunks[column / 64];
+        words[i] = first_words(from.row_id, static_cast<uint32_t>(from.chunk * 8 + column % 64 / 8));
+      }
+      for (const auto& key : keys_) {
+#pragma GCC unroll 4
+        for (int i = 0; i < kAtOnce; ++i) words[i] = next_round(words[i], key);
+      }
+#pragma GCC unroll 4
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int column = (first + i) * kColumns;
+        uint64_t& to = bits[column / 64];
+        to = (column % 64 == 0 ? 0 : to) | compare(words[i]) << column % 64;
+      }
     }
-    uint64_t result;
-    __builtin_memcpy(&result, bits, sizeof result);
-    return result;
   }
 
  private:
-  // The 16-bit lanes of Lanes(u64) consecutive blocks from `first_block` on, in column order.
-  template <class V16>
-  HWY_INLINE void draw(uint32_t row_id, uint32_t first_block, V16& low, V16& high) const {
-    const hn::ScalableTag<uint64_t> d;
-    const hn::ScalableTag<uint32_t> d32;
-    const hn::ScalableTag<uint16_t> d16;
-    using V = hn::Vec<decltype(d)>;
-    const auto multiplier0 = hn::Set(d32, 0xD2511F53u), multiplier1 = hn::Set(d32, 0xCD9E8D57u);
-    V c0 = hn::Add(hn::Set(d, first_block), hn::Load(d, kBlockOrder));
-    V c1 = hn::Set(d, stream_), c2 = hn::Set(d, row_id), c3 = hn::Set(d, step_);
-    for (const auto& key : keys_) {
-      const V product0 = hn::MulEven(hn::BitCast(d32, c0), multiplier0);
-      const V product1 = hn::MulEven(hn::BitCast(d32, c2), multiplier1);
-      c0 = hn::Xor3(hn::ShiftRight<32>(product1), c1, hn::Set(d, key[0]));
-      c2 = hn::Xor3(hn::ShiftRight<32>(product0), c3, hn::Set(d, key[1]));
-      c1 = product1;
-      c3 = product0;
-    }
-    const V c01 = hn::BitCast(d, hn::OddEven(hn::BitCast(d32, hn::ShiftLeft<32>(c1)), hn::BitCast(d32, c0)));
-    const V c23 = hn::BitCast(d, hn::OddEven(hn::BitCast(d32, hn::ShiftLeft<32>(c3)), hn::BitCast(d32, c2)));
-    low = hn::BitCast(d16, hn::InterleaveLower(d, c01, c23));
-    high = hn::BitCast(d16, hn::InterleaveUpper(d, c01, c23));
+  using D64 = hn::ScalableTag<uint64_t>;
+  using D32 = hn::ScalableTag<uint32_t>;
+  using D16 = hn::ScalableTag<uint16_t>;
+  using V = hn::Vec<D64>;
+  // The four words of each of Lanes(u64) consecutive blocks; only the low halves of the lanes count.
+  struct Words {
+    V v0, v1, v2, v3;
+  };
+
+  HWY_INLINE Words first_words(uint32_t row_id, uint32_t first_block) const {
+    const D64 d;
+    return {hn::Add(hn::Set(d, first_block), hn::Load(d, kBlockOrder)), hn::Set(d, stream_), hn::Set(d, row_id),
+            hn::Set(d, step_)};
+  }
+  HWY_INLINE Words next_round(Words words, const uint64_t (&key)[2]) const {
+    const D64 d;
+    const D32 d32;
+    const V product0 = hn::MulEven(hn::BitCast(d32, words.v0), hn::Set(d32, 0xD2511F53u));
+    const V product1 = hn::MulEven(hn::BitCast(d32, words.v2), hn::Set(d32, 0xCD9E8D57u));
+    return {hn::Xor3(hn::ShiftRight<32>(product1), words.v1, hn::Set(d, key[0])), product1,
+            hn::Xor3(hn::ShiftRight<32>(product0), words.v3, hn::Set(d, key[1])), product0};
+  }
+  // Bit i: whether column i of the blocks, in 16-bit lanes, reaches the threshold.
+  HWY_INLINE uint64_t compare(Words words) const {
+    if (threshold_ > 0xFFFF) return 0;
+    const D64 d;
+    const D32 d32;
+    const D16 d16;
+    const auto threshold = hn::Set(d16, static_cast<uint16_t>(threshold_));
+    const auto join = [=](V low, V high) HWY_ATTR {
+      return hn::BitCast(d, hn::OddEven(hn::BitCast(d32, hn::ShiftLeft<32>(high)), hn::BitCast(d32, low)));
+    };
+    const auto at_least = [=](V pairs) HWY_ATTR {
+      const auto lanes = hn::BitCast(d16, pairs);
+      uint64_t bits = 0;
+      hn::StoreMaskBits(d16, hn::Eq(hn::Max(lanes, threshold), lanes), reinterpret_cast<uint8_t*>(&bits));
+      return bits;
+    };
+    const V v01 = join(words.v0, words.v1), v23 = join(words.v2, words.v3);
+    return at_least(hn::InterleaveLower(d, v01, v23)) | at_least(hn::InterleaveUpper(d, v01, v23)) << hn::MaxLanes(d16);
   }
 
-  // Interleaving takes even lanes into `low` and odd lanes into `high`: this order makes both consecutive.
+  // Interleaving takes the even lanes first and then the odd ones: this order of blocks puts columns in order.
   static constexpr bool kEightLanes = hn::MaxLanes(hn::ScalableTag<uint64_t>()) == 8;
   alignas(64) static constexpr uint64_t kBlockOrder[8] = {0, kEightLanes ? 4 : 2, 1, kEightLanes ? 5 : 3, 2, 6, 3, 7};
 

@@ -13,17 +13,35 @@ namespace itemloom {
 namespace HWY_NAMESPACE {
 namespace {
 
-// body(i, lanes, keep) for every vector of the rows, i counting from the matrix's start.
+// body(i, lanes, keep) for every vector of the rows, i counting from the matrix's start. Masks are drawn for four
+// chunks of 64 columns at a time, in the order of memory; the last ones are drawn again to fill an incomplete four.
 template <class Body>
 void for_masked_rows(const DropoutMask& mask, Vector<const uint32_t> row_ids, int64_t columns, const Body& body) {
+  const int64_t row_chunks = block_count(columns, 64);
   parallel_blocks(row_ids.size(), rows_per_task(columns), [&](int64_t begin, int64_t end) HWY_ATTR {
-    for (int64_t row = begin; row < end; ++row) {
-      for (int64_t column = 0; column < columns; column += 64) {
-        uint64_t keep = mask.keep_bits(row_ids[row], column / 64);
-        const int64_t first = row * columns + column;
-        for_lanes(first, first + std::min<int64_t>(64, columns - column), [&](int64_t i, auto lanes) HWY_ATTR {
-          body(i, lanes, mask_from_bits(Floats(), keep));
-          keep >>= kFloatLanes;
+    constexpr int kAtOnce = 4;
+    const Body local = body;  // out of reach of the stores below, so that its members stay in registers
+    const int64_t chunks = (end - begin) * row_chunks;
+    int64_t row = begin, row_chunk = 0;
+    for (int64_t first = 0; first < chunks; first += kAtOnce) {
+      DropoutMask::Chunk wanted[kAtOnce];
+      int64_t starts[kAtOnce];
+      for (int i = 0; i < kAtOnce; ++i) {
+        wanted[i] = {row_ids[row], row_chunk};
+        starts[i] = row * columns + row_chunk * 64;
+        if (first + i + 1 < chunks && ++row_chunk == row_chunks) {
+          row_chunk = 0;
+          ++row;
+        }
+      }
+      uint64_t keep[kAtOnce];
+      mask.keep_bits(wanted, keep);
+      for (int i = 0; i < std::min<int64_t>(kAtOnce, chunks - first); ++i) {
+        const int64_t count = std::min<int64_t>(64, columns - wanted[i].chunk * 64);
+        uint64_t bits = keep[i];
+        for_lanes(starts[i], starts[i] + count, [&](int64_t at, auto lanes) HWY_ATTR {
+          local(at, lanes, mask_from_bits(Floats(), bits));
+          bits >>= kFloatLanes;
         });
       }
     }

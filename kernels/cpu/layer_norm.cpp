@@ -14,124 +14,169 @@ namespace itemloom {
 namespace HWY_NAMESPACE {
 namespace {
 
-// kRows rows at once: their sums are independent, which hides the latency of additions and of the square root.
-template <int kRows>
-HWY_INLINE void normalise_rows(const LayerNormForward& args, int64_t first_row) {
+// Horizontal sums, divisions and roots are done for four rows at a time.
+constexpr int64_t kGroup = 4;
+using FourFloats = hn::CappedTag<float, kGroup>;
+
+// A task goes through its rows in chunks that stay in the first-level cache, and through a chunk once for each pass:
+// the rows of a pass are independent, which hides the latency of sums and roots, and memory is met in order.
+constexpr int64_t kMaxChunk = 64;
+int64_t chunk_rows(int64_t columns) {
+  return std::clamp<int64_t>(1024 / std::max<int64_t>(columns, 1) / kGroup * kGroup, kGroup, kMaxChunk);
+}
+
+template <class D>
+HWY_INLINE hn::Vec<FourFloats> fold_halves(D, hn::Vec<D> sums) {
+  if constexpr (hn::MaxLanes(D()) == kGroup) {
+    return sums;
+  } else {
+    const hn::Half<D> half;
+    return fold_halves(half, hn::Add(hn::LowerHalf(half, sums), hn::UpperHalf(half, sums)));
+  }
+}
+
+// The sums over the lanes of four vectors. The order of additions is the same for each of them.
+HWY_INLINE hn::Vec<FourFloats> sums_of_lanes(const FloatVector (&of)[kGroup]) {
   const Floats d;
+  const hn::RepartitionToWide<Floats> d_pairs;
+  const auto add_pairs = [=](FloatVector a, FloatVector b) HWY_ATTR {
+    return hn::BitCast(d_pairs, hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
+  };
+  const auto low = add_pairs(of[0], of[1]), high = add_pairs(of[2], of[3]);
+  return fold_halves(d, hn::Add(hn::BitCast(d, hn::InterleaveLower(d_pairs, low, high)),
+                                hn::BitCast(d, hn::InterleaveUpper(d_pairs, low, high))));
+}
+
+// result[row - begin] = finish(sum over the columns of term(row, c, lanes, sum so far)) for the rows of [begin, end).
+template <class Term, class Finish>
+HWY_INLINE void reduce_rows(int64_t begin, int64_t end, int64_t columns, float* result, const Term& term,
+                            const Finish& finish) {
+  const Floats d;
+  for (int64_t first = begin; first < end; first += kGroup) {
+    FloatVector sums[kGroup];
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < kGroup; ++i) {
+      const int64_t row = std::min(first + i, end - 1);  // an incomplete group does its last row again
+      FloatVector sum = hn::Zero(d);
+      for_lanes(0, columns, [&](int64_t c, auto lanes) HWY_ATTR { sum = term(row, c, lanes, sum); });
+      sums[i] = sum;
+    }
+    const auto rows = hn::FirstN(FourFloats(), static_cast<size_t>(std::min(kGroup, end - first)));
+    hn::BlendedStore(finish(sums_of_lanes(sums)), rows, FourFloats(), result + first - begin);
+  }
+}
+
+template <class Body>
+HWY_INLINE void for_chunks(int64_t begin, int64_t end, int64_t size, const Body& body) {
+  for (int64_t chunk = begin; chunk < end; chunk += size) body(chunk, std::min(chunk + size, end));
+}
+
+void normalise_chunk(const LayerNormForward& args, int64_t begin, int64_t end) {
+  const Floats d;
+  const FourFloats d4;
   const int64_t columns = args.x.columns();
-  const float* x = args.x.row(first_row);
-  FloatVector sums[kRows];
-#pragma GCC unroll 4
-  for (int row = 0; row < kRows; ++row) sums[row] = hn::Zero(d);
-  for_lanes(0, columns, [&](int64_t c, auto lanes) HWY_ATTR {
-#pragma GCC unroll 4
-    for (int row = 0; row < kRows; ++row) sums[row] = hn::Add(sums[row], lanes.load(x + row * columns + c));
-  });
-
-  float mean[kRows], inverse_std[kRows];
-#pragma GCC unroll 4
-  for (int row = 0; row < kRows; ++row) {
-    mean[row] = sum_of_lanes(sums[row]) / static_cast<float>(columns);
-    sums[row] = hn::Zero(d);
+  const float *x = args.x.data(), *gamma = args.gamma.data(), *beta = args.beta.data();
+  float *y = args.y.data(), *mean = args.mean.data(), *inverse_std = args.inverse_std.data();
+  const auto count = hn::Set(d4, static_cast<float>(columns)), epsilon = hn::Set(d4, args.epsilon);
+  reduce_rows(
+      begin, end, columns, mean + begin,
+      [=](int64_t row, int64_t c, auto lanes, FloatVector sum)
+          HWY_ATTR { return hn::Add(sum, lanes.load(x + row * columns + c)); },
+      [=](auto sum) HWY_ATTR { return hn::Div(sum, count); });
+  reduce_rows(
+      begin, end, columns, inverse_std + begin,
+      [=](int64_t row, int64_t c, auto lanes, FloatVector sum) HWY_ATTR {
+        const FloatVector centred =
+            lanes.zero_others(hn::Sub(lanes.load(x + row * columns + c), hn::Set(d, mean[row])));
+        return hn::MulAdd(centred, centred, sum);
+      },
+      [=](auto sum) HWY_ATTR { return hn::Div(hn::Set(d4, 1.0f), hn::Sqrt(hn::Add(hn::Div(sum, count), epsilon))); });
+  for (int64_t row = begin; row < end; ++row) {
+    const FloatVector centre = hn::Set(d, mean[row]), factor = hn::Set(d, inverse_std[row]);
+    for_lanes(0, columns, [=](int64_t c, auto lanes) HWY_ATTR {
+      const FloatVector normal = hn::Mul(hn::Sub(lanes.load(x + row * columns + c), centre), factor);
+      lanes.store(hn::MulAdd(normal, lanes.load(gamma + c), lanes.load(beta + c)), y + row * columns + c);
+    });
   }
-  for_lanes(0, columns, [&](int64_t c, auto lanes) HWY_ATTR {
-#pragma GCC unroll 4
-    for (int row = 0; row < kRows; ++row) {
-      const FloatVector centred = lanes.zero_others(hn::Sub(lanes.load(x + row * columns + c), hn::Set(d, mean[row])));
-      sums[row] = hn::MulAdd(centred, centred, sums[row]);
-    }
-  });
-#pragma GCC unroll 4
-  for (int row = 0; row < kRows; ++row) {
-    const float variance = sum_of_lanes(sums[row]) / static_cast<float>(columns);
-    inverse_std[row] = 1 / std::sqrt(variance + args.epsilon);
-    args.mean[first_row + row] = mean[row];
-    args.inverse_std[first_row + row] = inverse_std[row];
-  }
-
-  const float *gamma = args.gamma.data(), *beta = args.beta.data();
-  float* y = args.y.row(first_row);
-  for_lanes(0, columns, [&](int64_t c, auto lanes) HWY_ATTR {
-    const FloatVector scale = lanes.load(gamma + c), shift = lanes.load(beta + c);
-#pragma GCC unroll 4
-    for (int row = 0; row < kRows; ++row) {
-      const FloatVector centred = hn::Sub(lanes.load(x + row * columns + c), hn::Set(d, mean[row]));
-      const FloatVector normal = hn::Mul(centred, hn::Set(d, inverse_std[row]));
-      lanes.store(hn::MulAdd(normal, scale, shift), y + row * columns + c);
-    }
-  });
 }
 
 void layer_norm_forward(CpuStream, const LayerNormForward& args) {
-  parallel_blocks(args.x.rows(), rows_per_task(args.x.columns()), [&](int64_t begin, int64_t end) HWY_ATTR {
-    int64_t row = begin;
-    for (; row + 4 <= end; row += 4) normalise_rows<4>(args, row);
-    for (; row < end; ++row) normalise_rows<1>(args, row);
+  const int64_t columns = args.x.columns();
+  parallel_blocks(args.x.rows(), rows_per_task(columns), [&](int64_t begin, int64_t end) {
+    for_chunks(begin, end, chunk_rows(columns),
+               [&](int64_t first, int64_t last) { normalise_chunk(args, first, last); });
   });
 }
 
 // With n = (x - mean) inverse_std and g = dy gamma:
 //   dx += inverse_std (g - mean_c(g) - n mean_c(g n)),  dgamma += sum_r dy n,  dbeta += sum_r dy.
-template <int kRows>
-HWY_INLINE void differentiate_rows(const LayerNormBackward& args, int64_t first_row, float* dgamma, float* dbeta) {
-  const Floats d;
-  const int64_t columns = args.x.columns();
-  const float *x = args.x.row(first_row), *dy = args.dy.row(first_row), *gamma = args.gamma.data();
-  const float *mean = args.mean.data() + first_row, *inverse_std = args.inverse_std.data() + first_row;
-  const auto normal = [=](int row, int64_t c, auto lanes) HWY_ATTR {
-    const FloatVector centred = hn::Sub(lanes.load(x + row * columns + c), hn::Set(d, mean[row]));
-    return hn::Mul(centred, hn::Set(d, inverse_std[row]));
-  };
+struct Gradient {
+  int64_t columns;
+  const float *dy, *x, *gamma, *mean, *inverse_std;
+  float *dx, *dgamma, *dbeta;
 
-  FloatVector g_sums[kRows], gn_sums[kRows];
+  // The row means of g and of g n, for the rows of [begin, end).
+  HWY_INLINE void find_means(int64_t begin, int64_t end, float* g_mean, float* gn_mean) const {
+    const Floats d;
+    const FourFloats d4;
+    const auto count = hn::Set(d4, static_cast<float>(columns));
+    for (int64_t first = begin; first < end; first += kGroup) {
+      FloatVector g_sums[kGroup], gn_sums[kGroup];
 #pragma GCC unroll 4
-  for (int row = 0; row < kRows; ++row) g_sums[row] = gn_sums[row] = hn::Zero(d);
-  for_lanes(0, columns, [&](int64_t c, auto lanes) HWY_ATTR {
-    const FloatVector scale = lanes.load(gamma + c);
-#pragma GCC unroll 4
-    for (int row = 0; row < kRows; ++row) {
-      // Beyond a row's end dy is loaded as zero, which makes every term zero.
-      const FloatVector g = hn::Mul(lanes.load(dy + row * columns + c), scale);
-      g_sums[row] = hn::Add(g_sums[row], g);
-      gn_sums[row] = hn::MulAdd(g, normal(row, c, lanes), gn_sums[row]);
+      for (int64_t i = 0; i < kGroup; ++i) {
+        const int64_t row = std::min(first + i, end - 1);  // an incomplete group does its last row again
+        const float *row_dy = dy + row * columns, *row_x = x + row * columns, *scale = gamma;
+        const FloatVector centre = hn::Set(d, mean[row]), factor = hn::Set(d, inverse_std[row]);
+        FloatVector g_sum = hn::Zero(d), gn_sum = hn::Zero(d);
+        for_lanes(0, columns, [&](int64_t c, auto lanes) HWY_ATTR {
+          // Beyond a row's end dy is loaded as zero, which makes every term zero.
+          const FloatVector g = hn::Mul(lanes.load(row_dy + c), lanes.load(scale + c));
+          g_sum = hn::Add(g_sum, g);
+          gn_sum = hn::MulAdd(g, hn::Mul(hn::Sub(lanes.load(row_x + c), centre), factor), gn_sum);
+        });
+        g_sums[i] = g_sum;
+        gn_sums[i] = gn_sum;
+      }
+      hn::StoreU(hn::Div(sums_of_lanes(g_sums), count), d4, g_mean + first - begin);
+      hn::StoreU(hn::Div(sums_of_lanes(gn_sums), count), d4, gn_mean + first - begin);
     }
-  });
-  float g_mean[kRows], gn_mean[kRows];
-#pragma GCC unroll 4
-  for (int row = 0; row < kRows; ++row) {
-    g_mean[row] = sum_of_lanes(g_sums[row]) / static_cast<float>(columns);
-    gn_mean[row] = sum_of_lanes(gn_sums[row]) / static_cast<float>(columns);
   }
 
-  float* dx = args.dx.row(first_row);
-  for_lanes(0, columns, [&](int64_t c, auto lanes) HWY_ATTR {
-    const FloatVector scale = lanes.load(gamma + c);
-    FloatVector gamma_sum = lanes.load(dgamma + c), beta_sum = lanes.load(dbeta + c);
-#pragma GCC unroll 4
-    for (int row = 0; row < kRows; ++row) {
-      const FloatVector gradient = lanes.load(dy + row * columns + c), n = normal(row, c, lanes);
-      gamma_sum = hn::MulAdd(gradient, n, gamma_sum);
-      beta_sum = hn::Add(beta_sum, gradient);
-      // Rounded as it was when summed: a row of equal g then has exactly no gradient.
-      const FloatVector g = hn::Sub(hn::Mul(gradient, scale), hn::Set(d, g_mean[row]));
-      const FloatVector projected = hn::NegMulAdd(n, hn::Set(d, gn_mean[row]), g);
-      float* to = dx + row * columns + c;
-      lanes.store(hn::MulAdd(projected, hn::Set(d, inverse_std[row]), lanes.load(to)), to);
-    }
-    lanes.store(gamma_sum, dgamma + c);
-    lanes.store(beta_sum, dbeta + c);
-  });
-}
+  HWY_INLINE void add_row(int64_t row, float row_g_mean, float row_gn_mean) const {
+    const Floats d;
+    const float *row_dy = dy + row * columns, *row_x = x + row * columns, *scale = gamma;
+    float *row_dx = dx + row * columns, *gamma_sums = dgamma, *beta_sums = dbeta;
+    const FloatVector centre = hn::Set(d, mean[row]), factor = hn::Set(d, inverse_std[row]);
+    const FloatVector g_mean = hn::Set(d, row_g_mean), gn_mean = hn::Set(d, row_gn_mean);
+    for_lanes(0, columns, [=](int64_t c, auto lanes) HWY_ATTR {
+      const FloatVector gradient = lanes.load(row_dy + c);
+      const FloatVector n = hn::Mul(hn::Sub(lanes.load(row_x + c), centre), factor);
+      // g is rounded as it was when summed: a row of equal g then has exactly no gradient.
+      const FloatVector g = hn::Sub(hn::Mul(gradient, lanes.load(scale + c)), g_mean);
+      lanes.store(hn::MulAdd(hn::NegMulAdd(n, gn_mean, g), factor, lanes.load(row_dx + c)), row_dx + c);
+      lanes.store(hn::MulAdd(gradient, n, lanes.load(gamma_sums + c)), gamma_sums + c);
+      lanes.store(hn::Add(gradient, lanes.load(beta_sums + c)), beta_sums + c);
+    });
+  }
+
+  HWY_INLINE void add_chunk(int64_t begin, int64_t end) const {
+    float g_mean[kMaxChunk], gn_mean[kMaxChunk];
+    find_means(begin, end, g_mean, gn_mean);
+    for (int64_t row = begin; row < end; ++row) add_row(row, g_mean[row - begin], gn_mean[row - begin]);
+  }
+};
 
 void layer_norm_backward(CpuStream stream, const LayerNormBackward& args) {
   const int64_t columns = args.x.columns(), blocks = block_count(args.x.rows(), kSumRows);
   float* partials = stream.scratch->take<float>(blocks * 2 * columns);
   parallel_blocks(args.x.rows(), kSumRows, [&](int64_t begin, int64_t end) HWY_ATTR {
-    float *dgamma = partials + begin / kSumRows * 2 * columns, *dbeta = dgamma + columns;
-    std::fill(dgamma, dgamma + 2 * columns, 0.0f);
-    int64_t row = begin;
-    for (; row + 4 <= end; row += 4) differentiate_rows<4>(args, row, dgamma, dbeta);
-    for (; row < end; ++row) differentiate_rows<1>(args, row, dgamma, dbeta);
+    float* sums = partials + begin / kSumRows * 2 * columns;
+    std::fill(sums, sums + 2 * columns, 0.0f);
+    const Gradient gradient{columns,          args.dy.data(),          args.x.data(),  args.gamma.data(),
+                            args.mean.data(), args.inverse_std.data(), args.dx.data(), sums,
+                            sums + columns};
+    for_chunks(begin, end, chunk_rows(columns),
+               [&](int64_t first, int64_t last) HWY_ATTR { gradient.add_chunk(first, last); });
   });
   add_partials(partials, blocks, 2 * columns, args.dgamma.data(), columns);
   add_partials(partials + columns, blocks, 2 * columns, args.dbeta.data(), columns);

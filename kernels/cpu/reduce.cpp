@@ -46,7 +46,7 @@ template <int kRows>
 HWY_INLINE void add_rows(const float* x, int64_t columns, float* sums) {
   for_lanes(0, columns, [=](int64_t c, auto lanes) HWY_ATTR {
     FloatVector sum = lanes.load(sums + c);
-#pragma GCC unroll 8
+#pragma GCC unroll 4
     for (int row = 0; row < kRows; ++row) sum = hn::Add(sum, lanes.load(x + row * columns + c));
     lanes.store(sum, sums + c);
   });
@@ -59,7 +59,10 @@ void column_sum(CpuStream stream, const ColumnSum& args) {
     float* sums = partials + begin / kSumRows * columns;
     std::fill(sums, sums + columns, 0.0f);
     int64_t row = begin;
-    for (; row + 8 <= end; row += 8) add_rows<8>(args.x.row(row), columns, sums);
+    for (; row + 4 <= end; row += 4) {
+      prefetch(args.x.row(row), 4 * columns);
+      add_rows<4>(args.x.row(row), columns, sums);
+    }
     for (; row < end; ++row) add_rows<1>(args.x.row(row), columns, sums);
   });
   add_partials(partials, blocks, columns, args.y.data(), columns);

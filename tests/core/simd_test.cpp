@@ -29,21 +29,17 @@ void all_exp(const std::vector<float>& x, std::vector<float>& y) {
 void all_exp_nonpositive(const std::vector<float>& x, std::vector<float>& y) {
   transform(x, y, [](auto d, auto v) HWY_ATTR { return exp_nonpositive(d, v); });
 }
-void all_gelu_erf(const std::vector<float>& x, std::vector<float>& y) {
-  transform(x, y, [](auto d, auto v) HWY_ATTR { return gelu_erf(d, v); });
-}
-void all_gelu_erf_derivative(const std::vector<float>& x, std::vector<float>& y) {
-  transform(x, y, [](auto d, auto v) HWY_ATTR { return gelu_erf_derivative(d, v); });
-}
-void all_gelu_tanh(const std::vector<float>& x, std::vector<float>& y) {
-  transform(x, y, [](auto d, auto v) HWY_ATTR { return gelu_tanh(d, v); });
-}
-void all_gelu_tanh_derivative(const std::vector<float>& x, std::vector<float>& y) {
-  transform(x, y, [](auto d, auto v) HWY_ATTR { return gelu_tanh_derivative(d, v); });
-}
-
 uint64_t keep_bits(const DropoutKey& key, float probability, uint32_t row_id, int64_t chunk) {
   return DropoutMask(key, probability).keep_bits(row_id, chunk);
+}
+
+void keep_bits_of_four(const DropoutKey& key, float probability, const uint32_t* row_ids, const int64_t* numbers,
+                       uint64_t* to) {
+  DropoutMask::Chunk chunks[4];
+  for (int i = 0; i < 4; ++i) chunks[i] = {row_ids[i], numbers[i]};
+  uint64_t bits[4];
+  DropoutMask(key, probability).keep_bits(chunks, bits);
+  for (int i = 0; i < 4; ++i) to[i] = bits[i];
 }
 
 // The lanes that mask_from_bits selects, as bits.
@@ -69,11 +65,8 @@ namespace {
 
 HWY_EXPORT(all_exp);
 HWY_EXPORT(all_exp_nonpositive);
-HWY_EXPORT(all_gelu_erf);
-HWY_EXPORT(all_gelu_erf_derivative);
-HWY_EXPORT(all_gelu_tanh);
-HWY_EXPORT(all_gelu_tanh_derivative);
 HWY_EXPORT(keep_bits);
+HWY_EXPORT(keep_bits_of_four);
 HWY_EXPORT(masked_lanes);
 HWY_EXPORT(lane_count);
 
@@ -106,20 +99,6 @@ double grid_error(Transform transform, float low, float high, double floor, Refe
   return test::worst_error(apply(transform, x), expected, floor);
 }
 
-double phi(double x) {
-  return std::exp(-x * x / 2) / std::sqrt(2 * M_PI);
-}
-double normal_cdf(double x) {
-  return std::erfc(-x / std::sqrt(2)) / 2;
-}
-double tanh_argument(double x) {
-  return std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x);
-}
-double tanh_derivative(double x) {
-  const double tanh = std::tanh(tanh_argument(x));
-  return (1 + tanh) / 2 + x / 2 * (1 - tanh * tanh) * std::sqrt(2 / M_PI) * (1 + 3 * 0.044715 * x * x);
-}
-
 }  // namespace
 
 TEST_CASE("vector exp is exact to 1e-7 from the smallest normal float to the greatest", "[simd]") {
@@ -139,37 +118,6 @@ TEST_CASE("vector exp is exact to 1e-7 from the smallest normal float to the gre
   REQUIRE(apply(nonpositive, {-1e38f})[0] == 0);
 }
 
-TEST_CASE("vector GELU and its derivative are exact to a few units in the last place", "[simd]") {
-  const auto erf_value = [](double x) { return x * normal_cdf(x); };
-  const auto erf_derivative = [](double x) { return normal_cdf(x) + x * phi(x); };
-  const auto tanh_value = [](double x) { return x / 2 * (1 + std::tanh(tanh_argument(x))); };
-  for (float range : {0.01f, 1.0f, 6.0f, 30.0f}) {
-    REQUIRE(grid_error(HWY_DYNAMIC_DISPATCH(all_gelu_erf), -range, range, 1, erf_value) < 1.5e-7);
-    REQUIRE(grid_error(HWY_DYNAMIC_DISPATCH(all_gelu_erf_derivative), -range, range, 1, erf_derivative) < 2e-7);
-    REQUIRE(grid_error(HWY_DYNAMIC_DISPATCH(all_gelu_tanh), -range, range, 1, tanh_value) < 1.5e-7);
-    REQUIRE(grid_error(HWY_DYNAMIC_DISPATCH(all_gelu_tanh_derivative), -range, range, 1, tanh_derivative) < 3e-7);
-  }
-  for (Transform value : {HWY_DYNAMIC_DISPATCH(all_gelu_erf), HWY_DYNAMIC_DISPATCH(all_gelu_tanh)}) {
-    const std::vector<float> y = apply(value, {0, 1e30f, kInfinity, -1e30f, -kInfinity, kNan});
-    REQUIRE(y[0] == 0);
-    REQUIRE(y[1] == 1e30f);
-    REQUIRE(y[2] == kInfinity);
-    REQUIRE(std::abs(y[3]) < 1e-25f);
-    REQUIRE(std::abs(y[4]) < 1e-25f);
-    REQUIRE(std::isnan(y[5]));
-  }
-  for (Transform derivative :
-       {HWY_DYNAMIC_DISPATCH(all_gelu_erf_derivative), HWY_DYNAMIC_DISPATCH(all_gelu_tanh_derivative)}) {
-    const std::vector<float> y = apply(derivative, {0, 1e30f, kInfinity, -1e30f, -kInfinity, kNan});
-    REQUIRE(std::abs(y[0] - 0.5f) < 1e-7f);
-    REQUIRE(y[1] == 1);
-    REQUIRE(y[2] == 1);
-    REQUIRE(std::abs(y[3]) < 1e-25f);
-    REQUIRE(std::abs(y[4]) < 1e-25f);
-    REQUIRE(std::isnan(y[5]));
-  }
-}
-
 TEST_CASE("vector dropout masks are core/rng.h's to the bit", "[simd]") {
   const DropoutKey keys[] = {
       {0, 0, 0}, {7, 3, 1}, {0xFFFFFFFFFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF}, {0x123456789ABCDEF0, 77, 5}};
@@ -185,6 +133,19 @@ TEST_CASE("vector dropout masks are core/rng.h's to the bit", "[simd]") {
           REQUIRE(HWY_DYNAMIC_DISPATCH(keep_bits)(key, probability, row_id, chunk) == expected);
         }
       }
+    }
+  }
+}
+
+TEST_CASE("dropout masks drawn together are those drawn alone", "[simd]") {
+  const DropoutKey key{0x123456789ABCDEF0, 77, 5};
+  const uint32_t row_ids[] = {4, 0xFFFFFFFF, 4, 9};
+  const int64_t chunks[] = {0, 3, 1, 100};
+  for (float probability : {0.3f, 0.9999999f}) {
+    uint64_t bits[4];
+    HWY_DYNAMIC_DISPATCH(keep_bits_of_four)(key, probability, row_ids, chunks, bits);
+    for (int i = 0; i < 4; ++i) {
+      REQUIRE(bits[i] == HWY_DYNAMIC_DISPATCH(keep_bits)(key, probability, row_ids[i], chunks[i]));
     }
   }
 }
