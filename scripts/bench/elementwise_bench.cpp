@@ -1,0 +1,138 @@
+// What a training step does between its matrix products, at the sizes of a batch of 256 long sequences (27,630 tokens;
+// larger than the caches) and of short ones (1,720): all of it bound by memory, so shown as bytes against the triad.
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "kernels/activation.h"
+#include "kernels/dropout.h"
+#include "kernels/layer_norm.h"
+#include "kernels/optimizer_step.h"
+#include "kernels/reduce.h"
+#include "scripts/bench/bench.h"
+
+namespace itemloom::bench {
+namespace {
+
+struct State {
+  State(int64_t rows, int64_t columns) : rows(rows), columns(columns), row_ids(static_cast<size_t>(rows)) {
+    for (float*& buffer : buffers) buffer = random_floats(arena, rows * columns, ++seed);
+    for (float*& vector : vectors) vector = random_floats(arena, std::max(rows, columns), ++seed);
+    for (float& value : flat(3)) value = std::abs(value);  // Adam's second moment
+    std::iota(row_ids.begin(), row_ids.end(), 0);
+  }
+  Matrix<float> matrix(int which) const { return Matrix<float>(buffers[which], rows, columns); }
+  Vector<float> flat(int which) const { return Vector<float>(buffers[which], rows * columns); }
+  Vector<float> row_vector(int which) const { return Vector<float>(vectors[which], columns); }
+  Vector<float> column_vector(int which) const { return Vector<float>(vectors[which], rows); }
+  Vector<const uint32_t> ids() const { return Vector<const uint32_t>(row_ids.data(), rows); }
+
+  int64_t rows, columns;
+  Device device;
+  Arena arena;
+  uint32_t seed = 0;
+  float *buffers[4], *vectors[6];
+  std::vector<uint32_t> row_ids;
+};
+
+// `floats` are the floats moved for each element.
+void add(Suite& suite, const std::string& name, int64_t rows, int64_t columns, double floats, void (*body)(State&)) {
+  suite.add({.name = name + "/" + std::to_string(rows) + "x" + std::to_string(columns),
+             .bytes = floats * sizeof(float) * static_cast<double>(rows * columns),
+             .prepare = [=]() -> std::function<void()> {
+               auto state = std::make_shared<State>(rows, columns);
+               return [state, body] { body(*state); };
+             }});
+}
+
+void layer_norm_forward(State& s) {
+  run(s.device, LayerNormForward{.x = s.matrix(0),
+                                 .gamma = s.row_vector(0),
+                                 .beta = s.row_vector(1),
+                                 .epsilon = 1e-5f,
+                                 .y = s.matrix(1),
+                                 .mean = s.column_vector(2),
+                                 .inverse_std = s.column_vector(3)});
+}
+void layer_norm_backward(State& s) {
+  run(s.device, LayerNormBackward{.dy = s.matrix(0),
+                                  .x = s.matrix(1),
+                                  .gamma = s.row_vector(0),
+                                  .mean = s.column_vector(2),
+                                  .inverse_std = s.column_vector(3),
+                                  .dx = s.matrix(2),
+                                  .dgamma = s.row_vector(4),
+                                  .dbeta = s.row_vector(5)});
+}
+template <Activation kActivation>
+void activation_forward(State& s) {
+  run(s.device, ActivationForward{.activation = kActivation, .x = s.flat(0), .y = s.flat(1)});
+}
+template <Activation kActivation>
+void activation_backward(State& s) {
+  run(s.device, ActivationBackward{.activation = kActivation, .dy = s.flat(0), .x = s.flat(1), .dx = s.flat(2)});
+}
+void dropout_add(State& s) {
+  run(s.device, DropoutForward{.x = s.matrix(0),
+                               .residual = s.matrix(1),
+                               .row_ids = s.ids(),
+                               .probability = 0.1f,
+                               .key = {1, 2, 3},
+                               .y = s.matrix(2)});
+}
+void dropout_add_backward(State& s) {
+  run(s.device, DropoutBackward{.dy = s.matrix(0),
+                                .row_ids = s.ids(),
+                                .probability = 0.1f,
+                                .key = {1, 2, 3},
+                                .dx = s.matrix(1),
+                                .dresidual = s.matrix(2)});
+}
+void bias_gradient(State& s) {
+  run(s.device, ColumnSum{.x = s.matrix(0), .y = s.row_vector(0)});
+}
+void sum_of_squares(State& s) {
+  double result;
+  run(s.device, SumOfSquares{.x = s.flat(0), .result = Vector<double>(&result, 1)});
+}
+void adam(State& s) {
+  run(s.device, AdamStep{.value = s.flat(0),
+                         .gradient = s.flat(1),
+                         .first_moment = s.flat(2),
+                         .second_moment = s.flat(3),
+                         .gradient_scale = 1,
+                         .learning_rate = 1e-3f,
+                         .beta1 = 0.9f,
+                         .beta2 = 0.999f,
+                         .epsilon = 1e-8f,
+                         .weight_decay = 0.01f,
+                         .decoupled = false,  // gives a gradient in every run: moments that fade away would be denormal
+                         .bias_correction1 = 0.1f,
+                         .bias_correction2 = 0.001f});
+}
+
+void list_benches(Suite& suite) {
+  for (int64_t rows : {27630, 1720}) {
+    for (int64_t columns : {64, 256}) {
+      add(suite, "layer_norm/forward", rows, columns, 2, layer_norm_forward);
+      add(suite, "layer_norm/backward", rows, columns, 4, layer_norm_backward);
+      add(suite, "gelu_erf/forward", rows, columns, 2, activation_forward<Activation::kGeluErf>);
+      add(suite, "gelu_erf/backward", rows, columns, 4, activation_backward<Activation::kGeluErf>);
+      add(suite, "gelu_tanh/forward", rows, columns, 2, activation_forward<Activation::kGeluTanh>);
+      add(suite, "gelu_tanh/backward", rows, columns, 4, activation_backward<Activation::kGeluTanh>);
+      add(suite, "dropout_add/forward", rows, columns, 3, dropout_add);
+      add(suite, "dropout_add/backward", rows, columns, 5, dropout_add_backward);
+      add(suite, "bias_gradient", rows, columns, 1, bias_gradient);
+      add(suite, "sum_of_squares", rows, columns, 1, sum_of_squares);
+      add(suite, "adam", rows, columns, 8, adam);
+    }
+  }
+}
+
+const Registration kRegistration(list_benches);
+
+}  // namespace
+}  // namespace itemloom::bench
