@@ -7,11 +7,11 @@ namespace itemloom {
 
 // Where things are in a row: a column's name in the header, or its number from "1" on; empty: not there.
 struct ColumnsConfig {
-  std::string user;
-  std::string item;
-  std::string timestamp;
-  std::string basket;
-  std::string title;
+  std::string user = {};
+  std::string item = {};
+  std::string timestamp = {};
+  std::string basket = {};
+  std::string title = {};
 
   template <class Visitor>
   void describe(Visitor& visit) {
@@ -44,7 +44,7 @@ struct CsvConfig {
 
 // An extra file with titles of items.
 struct TitlesConfig {
-  std::string file;
+  std::string file = {};
   std::string id_column = "1";
   std::string title_column = "2";
   std::string separator = "auto";
@@ -72,10 +72,10 @@ struct TitlesConfig {
 // One step of cleaning. Steps run in the order given, and each reports how many rows it dropped.
 struct FilterConfig {
   std::string rule = "match";
-  std::string column;
-  std::string pattern;
+  std::string column = {};
+  std::string pattern = {};
   std::string action = "drop";
-  std::vector<std::string> columns;
+  std::vector<std::string> columns = {};
   int64_t users = 5;
   int64_t items = 5;
 
@@ -116,8 +116,8 @@ struct FilterConfig {
 };
 
 struct TemporalSplitConfig {
-  std::string validation_from;
-  std::string test_from;
+  std::string validation_from = {};
+  std::string test_from = {};
 
   template <class Visitor>
   void describe(Visitor& visit) {

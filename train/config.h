@@ -128,4 +128,27 @@ struct Config {
   }
 };
 
+// Throws Error, naming the keys, when values do not fit each other: heads that do not divide the hidden size, an
+// unknown metric, a split by time without times, ...
+void validate(const Config& config);
+
+// A hash (64 hexadecimal digits) of what decides which parameters training reaches: all values but paths of files
+// (whose contents have hashes of their own), the number of threads, when to validate, save and stop, and what is
+// measured and exported. Epochs count only where the learning rate's schedule ends with them.
+std::string config_fingerprint(const Config& config);
+
+struct LoadedConfig {
+  Config values;
+  // JSON texts for the run's folder. `resolved` holds all values that have an effect, with absolute paths, and is a
+  // config itself; `origins` says in the same shape where each comes from: "default", a file, or "--set".
+  std::string resolved;
+  std::string origins;
+};
+
+// Reads and validates a config file with settings (KEY=VALUE) over it, see core/config_reader.h.
+LoadedConfig load_config(const std::string& path, const std::vector<std::string>& settings);
+
+// The JSON Schema of config files.
+std::string config_schema();
+
 }  // namespace itemloom
