@@ -80,7 +80,7 @@ std::string short_number(double value) {
 
 std::string bar(double share) {
   const int filled = static_cast<int>(std::clamp(share, 0.0, 1.0) * kBarCells);
-  return "[" + std::string(filled, '#') + std::string(kBarCells - filled, '.') + "]";
+  return join_message('[', std::string(filled, '#'), std::string(kBarCells - filled, '.'), ']');
 }
 
 // Numbers with the names they have in metrics.jsonl, those inside of objects too.
@@ -91,7 +91,7 @@ void append_metrics(std::string& line, const nlohmann::json& metrics) {
     if (name == "seconds") {
       line += formatted("  %.1f s", value.get<double>());
     } else if (name == "tokens_per_second") {
-      line += "  " + short_number(value.get<double>()) + " tokens/s";
+      line += join_message("  ", short_number(value.get<double>()), " tokens/s");
     } else if (value.is_number_integer()) {
       line += join_message("  ", name, " ", value.get<int64_t>());
     } else {
@@ -183,7 +183,7 @@ void Progress::step(const StepProgress& progress) {
   }
   const double share = static_cast<double>(progress.step) / static_cast<double>(std::max<int64_t>(progress.steps, 1));
   // A line as wide as the terminal would wrap, and could not be taken back.
-  const std::string line = (bar(share) + " " + text).substr(0, static_cast<size_t>(columns - 1));
+  const std::string line = join_message(bar(share), " ", text).substr(0, static_cast<size_t>(columns - 1));
   output_.write(std::string(kClearLine) + line);
   line_drawn = true;
 }
