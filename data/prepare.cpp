@@ -1,0 +1,148 @@
+#include "data/prepare.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "core/check.h"
+#include "core/files.h"
+#include "data/filters.h"
+#include "data/interactions.h"
+#include "data/readers.h"
+#include "data/report.h"
+#include "data/text.h"
+
+namespace itemloom {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string file_name(const std::string& path) {
+  return std::filesystem::path(path).filename().string();
+}
+
+// Names without folders, so that the same data makes the same file wherever it lies.
+std::string describe_sources(const DataConfig& config) {
+  std::vector<std::string> paths = config.files;
+  if (!config.titles.file.empty()) paths.push_back(config.titles.file);
+  Json sources = Json::array();
+  for (const std::string& path : paths) {
+    sources.push_back(
+        {{"name", file_name(path)}, {"bytes", std::filesystem::file_size(path)}, {"sha256", sha256_of_file(path)}});
+  }
+  return sources.dump();
+}
+
+// Writes a described struct as JSON, active fields only.
+struct JsonWriter {
+  template <class Value>
+  void field(const char* key, const Value& value, const FieldOptions& options) {
+    if (options.active) json[key] = value;
+  }
+  template <class Struct>
+  void group(const char* key, Struct& values, const FieldOptions& options) {
+    if (options.active) json[key] = write(values);
+  }
+  template <class Element>
+  void list(const char* key, std::vector<Element>& elements, const FieldOptions& options) {
+    if (!options.active) return;
+    json[key] = Json::array();
+    for (Element& element : elements) json[key].push_back(write(element));
+  }
+  template <class Struct>
+  static Json write(Struct& values) {
+    JsonWriter writer;
+    values.describe(writer);
+    return std::move(writer.json);
+  }
+  Json json = Json::object();
+};
+
+// The part of the config that decides about the dataset's content.
+std::string describe_config(DataConfig config) {
+  for (std::string& path : config.files) path = file_name(path);
+  if (!config.titles.file.empty()) config.titles.file = file_name(config.titles.file);
+  Json json = JsonWriter::write(config);
+  for (const char* key : {"split", "temporal", "max_length", "windows", "window_stride"}) json.erase(key);
+  return json.dump();
+}
+
+InteractionLog read_interactions(const DataConfig& config, RowFilters& filters, PreparationCounts& counts,
+                                 BadRows& bad_rows) {
+  InteractionCollector collector(config);
+  counts.rows = read_rows(config,
+                          {.begin_file = [&](const Header& header) { filters.begin_file(header); },
+                           .keep = [&](const Row& row) { return filters.keep(row); },
+                           .take = [&](const Row& row) { return collector.take(row); }},
+                          bad_rows);
+  if (!config.titles.file.empty()) {
+    read_titles(
+        config.titles, [&](std::string_view id, std::string_view title) { collector.set_title(id, title); }, bad_rows);
+  }
+  bad_rows.finish();
+  return collector.finish();
+}
+
+// Says where all the rows went.
+[[noreturn]] void fail_nothing_left(const PreparationCounts& counts, const BadRows& bad_rows) {
+  CHECK(counts.rows > 0, "data.files hold no rows");
+  const std::string start = "no interaction is left of " + grouped(counts.rows) + " rows: ";
+  const auto most = std::max_element(counts.rules.begin(), counts.rules.end(),
+                                     [](const RuleReport& a, const RuleReport& b) { return a.rows < b.rows; });
+  CHECK(most != counts.rules.end() && most->rows > bad_rows.count(), start, bad_rows.summary());
+  fail(start, "the rule ", in_quotes(most->rule), " dropped most, ", grouped(most->rows), " (", most->reason,
+       "); look at data.filters");
+}
+
+// Hands the vectors over to the dataset.
+void own_sequences(Dataset& dataset, Sequences&& sequences) {
+  const auto owned = std::make_shared<Sequences>(std::move(sequences));
+  const auto view = [](const auto& vector) {
+    using Element = typename std::remove_cvref_t<decltype(vector)>::value_type;
+    return vector.empty() ? Vector<const Element>::none() : Vector<const Element>(vector.data(), vector.size());
+  };
+  dataset.offsets = view(owned->offsets);
+  dataset.items = view(owned->items);
+  dataset.timestamps = view(owned->timestamps);
+  dataset.baskets = view(owned->baskets);
+  dataset.storage = owned;
+}
+
+}  // namespace
+
+Dataset prepare(const DataConfig& config) {
+  if (config.format == "prepared") {
+    CHECK(config.files.size() == 1, "data.files names ", config.files.size(),
+          " files, but the format \"prepared\" takes one");
+    return load_dataset(config.files[0]);
+  }
+  PreparationCounts counts;
+  BadRows bad_rows(config.on_bad_row);
+  RowFilters filters(config.filters);
+  InteractionLog log = read_interactions(config, filters, counts, bad_rows);
+  counts.rules = filters.reports();
+  for (const FilterConfig& filter : config.filters) {
+    if (filter.rule == "k_core") counts.rules.push_back(drop_to_k_core(log, filter.users, filter.items));
+  }
+  if (log.size() == 0) fail_nothing_left(counts, bad_rows);
+
+  Dataset dataset;
+  Sequences sequences = make_sequences(log);
+  counts.ties = sequences.ties;
+  own_sequences(dataset, std::move(sequences));
+  dataset.sequence_ids = std::move(log.sequences);
+  dataset.item_ids = std::move(log.items);
+  dataset.titles = std::move(log.titles);
+  dataset.item_counts.resize(static_cast<size_t>(dataset.item_count()));
+  for (int32_t item : dataset.items) ++dataset.item_counts[item];
+  dataset.sequence_by = config.format == "sequences" ? "user" : config.sequence_by;
+  if (dataset.timestamps) dataset.timestamp_unit = log.scale.unit();
+  dataset.hash = content_hash(dataset);
+  dataset.sources = describe_sources(config);
+  dataset.config = describe_config(config);
+  dataset.report = make_report(dataset, counts, bad_rows).dump();
+  return dataset;
+}
+
+}  // namespace itemloom
