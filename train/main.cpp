@@ -1,3 +1,61 @@
-int main() {
+// itemloom: trains masked item models on interaction histories and exports what they learned.
+
+#include <malloc.h>
+
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <string>
+
+#include "core/check.h"
+#include "core/device.h"
+#include "train/commands/commands.h"
+
+namespace {
+
+// Errors are one line, whatever they were made of.
+int report(const std::string& message) {
+  std::string line = message;
+  for (char& character : line) {
+    if (character == '\n') character = ' ';
+  }
+  std::fprintf(stderr, "itemloom: %s\n", line.c_str());
+  return 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // Large blocks stay with the process: giving them back and touching them again costs more than most steps.
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+
+  CLI::App app(
+      "Trains masked item models on purchase, watch and click histories and exports item embeddings and "
+      "item-association scores.",
+      "itemloom");
+  app.set_version_flag("--version", "itemloom " ITEMLOOM_VERSION);
+  app.require_subcommand(1);
+  app.failure_message(CLI::FailureMessage::simple);
+  try {
+    itemloom::select_cpu_kernels();
+    itemloom::add_prepare_command(app);
+    itemloom::add_train_command(app);
+    itemloom::add_evaluate_command(app);
+    itemloom::add_export_command(app);
+    itemloom::add_neighbors_command(app);
+    itemloom::add_associate_command(app);
+    itemloom::add_recommend_command(app);
+    itemloom::add_inspect_command(app);
+    itemloom::add_config_command(app);
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    // Help and version come this way too, with exit code 0; everything else is wrong usage.
+    return app.exit(error) == 0 ? 0 : 2;
+  } catch (const std::bad_alloc&) {
+    return report("out of memory; lower training.batch_size, training.micro_batch_tokens or data.max_length");
+  } catch (const std::exception& error) {
+    return report(error.what());
+  }
   return 0;
 }

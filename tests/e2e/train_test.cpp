@@ -1,0 +1,150 @@
+// The program from the outside: training, stopping, resuming, and what it answers.
+
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "tests/e2e/small_data.h"
+#include "tests/support/catch.h"
+#include "tests/support/kernels.h"
+
+namespace itemloom {
+namespace {
+
+using test::itemloom;
+
+nlohmann::json json_answer(const std::vector<std::string>& arguments) {
+  const test::ProcessResult result = itemloom(arguments);
+  INFO(result.error);
+  REQUIRE(result.exit_code == 0);
+  return nlohmann::json::parse(result.out);
+}
+
+std::vector<nlohmann::json> json_lines(const std::string& path) {
+  std::vector<nlohmann::json> lines;
+  std::istringstream text(test::read_text(path));
+  for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line));
+  return lines;
+}
+
+// What a run has learned: the hash over all of its last checkpoint.
+std::string learned(const std::string& run) {
+  return json_answer({"inspect", run + "/checkpoint-last.h5", "--json"}).at("content_sha256");
+}
+
+std::string trained(const test::TemporaryFolder& folder, const std::string& name, std::vector<std::string> extra = {}) {
+  std::vector<std::string> arguments = {"train", folder.path("config.json"), "--run", folder.path(name)};
+  arguments.insert(arguments.end(), extra.begin(), extra.end());
+  const test::ProcessResult result = itemloom(arguments);
+  INFO(result.error);
+  REQUIRE(result.exit_code == 0);
+  return learned(folder.path(name));
+}
+
+}  // namespace
+
+TEST_CASE("a run trains, evaluates, exports and answers", "[e2e]") {
+  test::TemporaryFolder folder;
+  write_small_run(folder);
+  trained(folder, "run", {"--set", "training.epochs=30"});
+  const std::string run = folder.path("run");
+
+  const auto lines = json_lines(run + "/metrics.jsonl");
+  REQUIRE(lines.size() == 30);
+  for (const char* key : {"epoch", "loss", "seconds", "tokens_per_second", "sequences_per_second"}) {
+    REQUIRE(lines.back().contains(key));
+  }
+  REQUIRE(lines.back().at("epoch") == 30);
+  REQUIRE(lines.back().at("loss").get<double>() < 0.8 * lines.front().at("loss").get<double>());
+
+  const nlohmann::json answer = json_answer({"evaluate", "--run", run, "--json"});
+  REQUIRE(answer.at("split") == "test");
+  REQUIRE(answer.at("seen_items") == "exclude");
+  REQUIRE(answer.at("references").contains("popularity"));
+  REQUIRE(answer.at("references").contains("item_knn"));
+  // The walk goes one or two items on: a model that learned it finds the next item among the first ten of forty.
+  REQUIRE(answer.at("metrics").at("hit@10").get<double>() > answer["references"]["popularity"]["hit@10"].get<double>());
+
+  REQUIRE(itemloom({"export", "--run", run, "--out", folder.path("export.h5")}).exit_code == 0);
+  REQUIRE(json_answer({"inspect", folder.path("export.h5"), "--json"}).at("kind") == "export");
+  const nlohmann::json neighbors = json_answer({"neighbors", "--run", run, "--item", "i7", "--top", "3", "--json"});
+  REQUIRE(neighbors.at("neighbors").size() == 3);
+  const nlohmann::json associated = json_answer({"associate", "--run", run, "--item", "i7", "--top", "4", "--json"});
+  REQUIRE(associated.at("associations").size() == 4);
+  const nlohmann::json pair = json_answer({"associate", "--run", run, "--item", "i7", "--item", "i8", "--json"});
+  REQUIRE(pair.at("associations").size() == 1);
+  const nlohmann::json next = json_answer({"recommend", "--run", run, "--history", "i5,i6,i7", "--json"});
+  REQUIRE(next.at("recommendations").size() == 10);
+
+  const test::ProcessResult unknown = itemloom({"neighbors", "--run", run, "--item", "i77"});
+  REQUIRE(unknown.exit_code == 1);
+  REQUIRE(unknown.error.find("i77") != std::string::npos);
+  REQUIRE(unknown.error.find("i7") != std::string::npos);
+}
+
+TEST_CASE("the number of threads does not change a bit", "[e2e]") {
+  test::TemporaryFolder folder;
+  write_small_run(folder);
+  const std::string one = trained(folder, "one", {"--set", "training.threads=1"});
+  REQUIRE(trained(folder, "two", {"--set", "training.threads=2"}) == one);
+  REQUIRE(trained(folder, "three", {"--set", "training.threads=3"}) == one);
+}
+
+TEST_CASE("a run that was asked to stop resumes to the bit", "[e2e]") {
+  test::TemporaryFolder folder;
+  write_small_run(folder, R"("optimizer": {"schedule": {"name": "linear", "warmup_steps": 10}})");
+  const std::vector<std::string> long_run = {"--set", "training.epochs=60"};
+  const std::string whole = trained(folder, "whole", long_run);
+  test::Process process({ITEMLOOM_BINARY, "train", folder.path("config.json"), "--run", folder.path("cut"), "--set",
+                         "training.epochs=60"});
+  while (process.running() && !std::filesystem::exists(folder.path("cut/checkpoint-last.h5"))) usleep(2000);
+  process.signal(SIGTERM);
+  const test::ProcessResult stopped = process.wait();
+  INFO(stopped.error);
+  REQUIRE(stopped.exit_code == 0);
+  REQUIRE(stopped.error.find("--resume") != std::string::npos);
+  REQUIRE(learned(folder.path("cut")) != whole);
+  REQUIRE(trained(folder, "cut", {"--set", "training.epochs=60", "--resume"}) == whole);
+  const auto lines = json_lines(folder.path("cut/metrics.jsonl"));
+  REQUIRE(lines.size() == 60);
+  for (size_t index = 0; index < lines.size(); ++index) REQUIRE(lines[index].at("epoch") == index + 1);
+}
+
+TEST_CASE("a run killed at any moment resumes to the bit", "[e2e]") {
+  test::TemporaryFolder folder;
+  write_small_run(folder);
+  const std::string whole = trained(folder, "whole", {"--set", "training.epochs=40"});
+  for (int round = 0; round < 5; ++round) {
+    const std::string name = "killed" + std::to_string(round);
+    test::Process process({ITEMLOOM_BINARY, "train", folder.path("config.json"), "--run", folder.path(name), "--set",
+                           "training.epochs=40"});
+    while (process.running() && !std::filesystem::exists(folder.path(name + "/checkpoint-last.h5"))) usleep(1000);
+    usleep(static_cast<useconds_t>(test::random_int(5, round, 60000)));
+    process.signal(SIGKILL);
+    process.wait();
+    REQUIRE(trained(folder, name, {"--set", "training.epochs=40", "--resume"}) == whole);
+    REQUIRE(json_lines(folder.path(name + "/metrics.jsonl")).size() == 40);
+  }
+}
+
+TEST_CASE("prepare and train from the prepared file learns the same", "[e2e]") {
+  test::TemporaryFolder folder;
+  write_small_run(folder);
+  const std::string raw = trained(folder, "raw");
+  REQUIRE(itemloom({"prepare", folder.path("config.json"), "--out", folder.path("data.h5")}).exit_code == 0);
+  test::write_text(folder.path("config.json"), R"({
+    "data": {"files": ["data.h5"], "format": "prepared", "max_length": 12},
+    "model": {"hidden_size": 16, "layers": 2, "heads": 2},
+    "training": {"epochs": 4, "batch_size": 32, "micro_batch_tokens": 200}
+  })");
+  trained(folder, "prepared");
+  const auto first = json_lines(folder.path("raw/metrics.jsonl"));
+  const auto second = json_lines(folder.path("prepared/metrics.jsonl"));
+  REQUIRE(first.size() == second.size());
+  for (size_t index = 0; index < first.size(); ++index) REQUIRE(first[index].at("loss") == second[index].at("loss"));
+}
+
+}  // namespace itemloom

@@ -1,0 +1,23 @@
+#include "train/commands/answers.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+
+namespace itemloom {
+
+nlohmann::ordered_json item_json(const Dataset& dataset, int32_t item) {
+  nlohmann::ordered_json object = {{"id", dataset.item_ids[item]}};
+  if (!dataset.titles.empty()) object["title"] = dataset.title(item);
+  return object;
+}
+
+std::string item_text(const Dataset& dataset, int32_t item) {
+  return fmt::format("{:12}  {}", dataset.item_ids[item], dataset.title(item));
+}
+
+void print_json(const nlohmann::ordered_json& answer) {
+  fmt::print("{}\n", answer.dump(2));
+}
+
+}  // namespace itemloom

@@ -1,0 +1,74 @@
+#include "train/evaluate.h"
+
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "train/associations.h"
+#include "train/commands/answers.h"
+#include "train/commands/commands.h"
+#include "train/run_folder.h"
+
+namespace itemloom {
+namespace {
+
+struct Options {
+  std::string run, split = "test";
+  bool json = false, dump = false;
+};
+
+void print_table(const EvaluationResult& result) {
+  fmt::print("{}: {} cases, full ranking, ties: {}\n", result.split, result.cases, kTieRule);
+  for (const bool excluded : {true, false}) {
+    const bool configured = (result.seen_items == "exclude") == excluded;
+    fmt::print("seen items {}{}\n  {:12}", excluded ? "excluded" : "kept", configured ? "" : " (for comparison)", "");
+    for (const Metric& metric : result.metrics) fmt::print(" {:>12}", metric.name);
+    fmt::print("\n");
+    for (const EvaluationLine& line : result.lines) {
+      fmt::print("  {:12}", line.name);
+      for (double value : excluded ? line.excluded : line.kept) fmt::print(" {:12.5f}", value);
+      fmt::print("\n");
+    }
+  }
+}
+
+void evaluate_run(const Options& options) {
+  const auto run = open_run(options.run);
+  const EvaluationCases& cases = options.split == "test" ? run->split.test : run->split.validation;
+  ModelScorer model(run->device, run->instance->model(), run->config.data.max_length);
+  const std::vector<int64_t> counts = training_item_counts(run->dataset, run->split);
+  PopularityScorer popularity(Vector<const int64_t>(counts.data(), counts.size()));
+  ItemKnnScorer item_knn(training_pair_counts(run->dataset, run->split, false));
+  const EvaluationResult result = evaluate(run->dataset, cases, options.split, run->config.evaluation,
+                                           {{"model", &model}, {"popularity", &popularity}, {"item_knn", &item_knn}});
+  if (options.dump || run->config.evaluation.dump_ranks) {
+    const std::string path = run->folder.path() + "/ranks-" + options.split + ".h5";
+    dump_ranks(run->dataset, cases, result, path);
+    fmt::print(stderr, "written: {}\n", path);
+  }
+  if (options.json) {
+    print_json(result.to_json());
+  } else {
+    print_table(result);
+  }
+}
+
+}  // namespace
+
+void add_evaluate_command(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("evaluate", "Ranks held-out items against the whole catalogue");
+  command->add_option("--run", options->run, "The folder of the run")->required();
+  command->add_option("--split", options->split, "test or validation")
+      ->check(CLI::IsMember({"test", "validation"}))
+      ->capture_default_str();
+  command->add_flag("--dump-ranks", options->dump, "Also write every held-out item's rank to RUN/ranks-SPLIT.h5");
+  command->add_flag("--json", options->json, "Answer with one JSON object");
+  command->footer(
+      "Examples:\n"
+      "  itemloom evaluate --run runs/retail\n"
+      "  itemloom evaluate --run runs/retail --split validation --json");
+  command->callback([options] { evaluate_run(*options); });
+}
+
+}  // namespace itemloom

@@ -1,0 +1,48 @@
+#include "train/export.h"
+
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "train/commands/commands.h"
+
+namespace itemloom {
+namespace {
+
+struct Options {
+  std::string run, out, format = "h5";
+  bool binary = false;
+};
+
+void export_run(const Options& options) {
+  const auto run = open_run(options.run);
+  if (options.format == "h5") export_hdf5(*run, options.out);
+  if (options.format == "npy") export_npy(*run, options.out);
+  if (options.format == "word2vec") export_word2vec(*run, options.out, options.binary);
+  if (options.format == "csv") export_csv(*run, options.out);
+  fmt::print(stderr, "written: {} ({} items)\n", options.out, run->dataset.item_count());
+}
+
+}  // namespace
+
+void add_export_command(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("export", "Writes item embeddings, nearest items and associations");
+  command->add_option("--run", options->run, "The folder of the run")->required();
+  command->add_option("--out", options->out, "The file to write (npy: the folder)")->required();
+  command->add_option("--format", options->format, "h5: everything; npy, word2vec, csv: the embeddings")
+      ->check(CLI::IsMember({"h5", "npy", "word2vec", "csv"}))
+      ->capture_default_str();
+  CLI::Option* binary = command->add_flag("--binary", options->binary, "With word2vec: its binary form");
+  command->footer(
+      "Examples:\n"
+      "  itemloom export --run runs/retail --out items.h5\n"
+      "  itemloom export --run runs/retail --out vectors.bin --format word2vec --binary\n"
+      "  python3 scripts/read_export.py items.h5 85123A");
+  command->callback([options, binary] {
+    if (*binary && options->format != "word2vec") throw CLI::ValidationError("--binary", "goes with --format word2vec");
+    export_run(*options);
+  });
+}
+
+}  // namespace itemloom

@@ -1,0 +1,115 @@
+#include "train/evaluate.h"
+
+#include <algorithm>
+
+#include "core/hdf5.h"
+
+namespace itemloom {
+namespace {
+
+// Means over the cases; `ranks` holds a case's targets one after the other.
+std::vector<double> mean_metrics(const EvaluationCases& cases, const std::vector<Metric>& metrics,
+                                 const std::vector<double>& ranks) {
+  std::vector<double> sums(metrics.size());
+  std::vector<double> ascending;
+  for (const EvaluationCase& one : cases.cases) {
+    ascending.assign(ranks.begin() + one.targets_begin, ranks.begin() + one.targets_end);
+    std::sort(ascending.begin(), ascending.end());
+    for (size_t index = 0; index < metrics.size(); ++index) {
+      sums[index] += metric_value(metrics[index], Vector<const double>(ascending.data(), ascending.size()));
+    }
+  }
+  for (double& sum : sums) sum /= static_cast<double>(cases.size());
+  return sums;
+}
+
+nlohmann::ordered_json named(const std::vector<Metric>& metrics, const std::vector<double>& values) {
+  nlohmann::ordered_json object = nlohmann::ordered_json::object();
+  for (size_t index = 0; index < metrics.size(); ++index) object[metrics[index].name] = values[index];
+  return object;
+}
+
+nlohmann::ordered_json figures(const EvaluationResult& result, std::vector<double> EvaluationLine::*which) {
+  nlohmann::ordered_json object = {{"metrics", named(result.metrics, result.lines.front().*which)},
+                                   {"references", nlohmann::ordered_json::object()}};
+  for (size_t line = 1; line < result.lines.size(); ++line) {
+    object["references"][result.lines[line].name] = named(result.metrics, result.lines[line].*which);
+  }
+  return object;
+}
+
+}  // namespace
+
+nlohmann::ordered_json EvaluationResult::model_metrics() const {
+  return named(metrics, seen_items == "exclude" ? lines.front().excluded : lines.front().kept);
+}
+
+double EvaluationResult::model_metric(const std::string& name) const {
+  const nlohmann::ordered_json values = model_metrics();
+  CHECK(values.contains(name), "evaluation.metrics does not hold ", name);
+  return values[name];
+}
+
+nlohmann::ordered_json EvaluationResult::to_json() const {
+  nlohmann::ordered_json object = {
+      {"split", split}, {"seen_items", seen_items}, {"tie_rule", kTieRule}, {"cases", cases}};
+  const nlohmann::ordered_json excluded = figures(*this, &EvaluationLine::excluded);
+  const nlohmann::ordered_json kept = figures(*this, &EvaluationLine::kept);
+  object.update(seen_items == "exclude" ? excluded : kept);
+  object["seen_items_excluded"] = excluded;
+  object["seen_items_kept"] = kept;
+  return object;
+}
+
+EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, const std::string& split,
+                          const EvaluationConfig& config, const std::vector<NamedScorer>& scorers) {
+  std::vector<RankingCase> questions;
+  questions.reserve(cases.cases.size());
+  for (const EvaluationCase& one : cases.cases) {
+    questions.push_back({.history = dataset.items.slice(dataset.offsets[one.sequence], one.history_end),
+                         .targets = cases.targets_of(one)});
+  }
+  std::vector<Scorer*> rankers;
+  for (const NamedScorer& one : scorers) rankers.push_back(one.scorer);
+  std::vector<TargetRanks> ranks = rank_targets(rankers, questions, config.batch_size);
+  EvaluationResult result{.split = split,
+                          .seen_items = config.seen_items,
+                          .cases = cases.size(),
+                          .metrics = parse_metrics(config.metrics),
+                          .lines = {},
+                          .ranks = {}};
+  for (size_t line = 0; line < scorers.size(); ++line) {
+    result.lines.push_back({.name = scorers[line].name,
+                            .excluded = mean_metrics(cases, result.metrics, ranks[line].excluded),
+                            .kept = mean_metrics(cases, result.metrics, ranks[line].kept)});
+  }
+  result.ranks = std::move(ranks.front());
+  return result;
+}
+
+void dump_ranks(const Dataset& dataset, const EvaluationCases& cases, const EvaluationResult& result,
+                const std::string& path) {
+  std::vector<int64_t> sequences, lengths;
+  std::vector<std::string> ids;
+  for (const EvaluationCase& one : cases.cases) {
+    for (int64_t target = one.targets_begin; target < one.targets_end; ++target) {
+      sequences.push_back(one.sequence);
+      lengths.push_back(one.history_end);
+      ids.emplace_back(dataset.sequence_ids[static_cast<int32_t>(one.sequence)]);
+    }
+  }
+  Hdf5Writer file(path);
+  write_header(file, "ranks", 1);
+  file.write_attribute("/", "split", result.split);
+  file.write_attribute("/", "tie_rule", std::string(kTieRule));
+  file.write_attribute("/", "dataset_sha256", dataset.hash);
+  file.write("/case/sequence", sequences);
+  file.write("/case/sequence_id", ids);
+  file.write("/case/history_length", lengths);
+  file.write("/case/target", cases.targets);
+  file.write("/case/rank_seen_excluded", result.ranks.excluded);
+  file.write("/case/rank_seen_kept", result.ranks.kept);
+  file.commit();
+}
+
+}  // namespace itemloom

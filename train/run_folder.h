@@ -1,0 +1,62 @@
+// The folder of a run: where its files are, and how to open what it has learned.
+//
+//   config.resolved.json  every value that has an effect, itself a config
+//   config.origins.json   where each value comes from
+//   dataset.h5            what the raw input was prepared to (not there when the input was a prepared file)
+//   checkpoint-last.h5    everything needed to go on
+//   checkpoint-best.h5    the epoch with the best validation metric
+//   metrics.jsonl         one object an epoch
+//   events.out.tfevents.* the same for TensorBoard
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "data/dataset.h"
+#include "data/split.h"
+#include "train/checkpoint.h"
+#include "train/config.h"
+#include "train/trainer.h"
+
+namespace itemloom {
+
+class RunFolder {
+ public:
+  explicit RunFolder(std::string path) : path_(std::move(path)) {}
+
+  const std::string& path() const { return path_; }
+  std::string config() const { return path_ + "/config.resolved.json"; }
+  std::string origins() const { return path_ + "/config.origins.json"; }
+  std::string dataset() const { return path_ + "/dataset.h5"; }
+  std::string last_checkpoint() const { return path_ + "/checkpoint-last.h5"; }
+  std::string best_checkpoint() const { return path_ + "/checkpoint-best.h5"; }
+  std::string metrics() const { return path_ + "/metrics.jsonl"; }
+  bool holds_run() const;
+
+ private:
+  std::string path_;
+};
+
+// The dataset of a run: the folder's own where it has one, else what the config names.
+Dataset run_dataset(const RunFolder& folder, const DataConfig& config);
+
+// A finished or running run, opened for questions: the best checkpoint where there is one, else the last.
+struct OpenedRun {
+  RunFolder folder;
+  Config config;
+  Dataset dataset;
+  Split split;
+  std::unique_ptr<ModelInstance> instance;
+  std::string checkpoint;         // the file the model is from
+  std::string checkpoint_sha256;  // of its content
+  CheckpointEntries entries;
+  Device device;
+};
+
+// Throws Error when the folder holds no run or no checkpoint, and when the dataset is not the one that was trained on.
+std::unique_ptr<OpenedRun> open_run(const std::string& folder);
+
+// Sets the pool to the number of threads the config asks for (0: one a processor).
+void use_threads(const TrainingConfig& config);
+
+}  // namespace itemloom
