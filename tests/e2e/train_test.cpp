@@ -49,7 +49,7 @@ std::string trained(const test::TemporaryFolder& folder, const std::string& name
 TEST_CASE("a run trains, evaluates, exports and answers", "[e2e]") {
   test::TemporaryFolder folder;
   write_small_run(folder);
-  trained(folder, "run", {"--set", "training.epochs=30"});
+  trained(folder, "run", {"--set", "training.epochs=30", "--set", "optimizer.learning_rate=0.01"});
   const std::string run = folder.path("run");
 
   const auto lines = json_lines(run + "/metrics.jsonl");

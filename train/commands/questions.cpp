@@ -122,8 +122,8 @@ void add_associate_command(CLI::App& app) {
   add_common(command, *options);
   command->add_option("--item", options->items, "The item's id; a second one asks for that pair")
       ->required()
-      ->expected(1, 2)
-      ->take_all();
+      ->allow_extra_args(false)
+      ->expected(1, 2);
   command->footer(
       "Examples:\n"
       "  itemloom associate --run runs/retail --item 85123A\n"

@@ -1,0 +1,130 @@
+// The model against PyTorch (tests/golden/make_bert4rec_golden.py), and what it can learn.
+
+#include "layers/models/bert4rec.h"
+
+#include <cmath>
+#include <vector>
+
+#include "core/hdf5.h"
+#include "kernels/gemm.h"
+#include "optim/optimizer.h"
+#include "tests/support/catch.h"
+#include "tests/support/kernels.h"
+
+namespace itemloom {
+namespace {
+
+// The batch that the golden file was made with: [MASK] is 13.
+struct GoldenBatch {
+  std::vector<int32_t> items = {3, 13, 12, 13, 13, 13, 2, 13, 9, 11, 4, 13, 8, 10, 13};
+  std::vector<int32_t> positions = {3, 4, 5, 6, 6, 0, 1, 2, 3, 4, 5, 6, 4, 5, 6};
+  std::vector<int64_t> offsets = {0, 4, 5, 12, 15};
+  std::vector<uint32_t> row_ids = {0, 1, 2, 3, 7, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23};
+  std::vector<int64_t> masked_rows = {1, 3, 4, 5, 7, 11, 14};
+  std::vector<uint32_t> masked_row_ids = {1, 3, 7, 14, 16, 20, 23};
+  std::vector<int32_t> targets = {1, 5, 7, 0, 2, 6, 1};
+
+  MaskedBatch batch() const {
+    auto view = [](const auto& values) {
+      return Vector<const typename std::decay_t<decltype(values)>::value_type>(values.data(), values.size());
+    };
+    return {.items = view(items),
+            .positions = view(positions),
+            .sequence_offsets = view(offsets),
+            .row_ids = view(row_ids),
+            .masked_rows = view(masked_rows),
+            .masked_row_ids = view(masked_row_ids)};
+  }
+  Vector<const int32_t> target_view() const { return Vector<const int32_t>(targets.data(), targets.size()); }
+};
+
+ModelConfig golden_config(const std::string& name) {
+  ModelConfig config;
+  config.hidden_size = 16;
+  config.layers = 2;
+  config.heads = 2;
+  config.inner_size = 24;
+  config.dropout = config.attention_dropout = 0;
+  config.norm_epsilon = 1e-5;
+  config.norm = name == "pre" ? "pre" : "post";
+  config.activation = name == "pre" ? "gelu" : name == "post" ? "gelu_tanh" : "relu";
+  config.tied_output = name != "post";
+  config.head_transform = name != "bare";
+  config.output_bias = name != "post";
+  return config;
+}
+
+}  // namespace
+
+TEST_CASE("logits, loss and every gradient agree with PyTorch", "[bert4rec]") {
+  const Hdf5Reader golden(std::string(ITEMLOOM_SOURCE_DIR) + "/tests/golden/bert4rec.h5");
+  const GoldenBatch data;
+  for (const std::string name : {"pre", "post", "bare"}) {
+    INFO(name);
+    ParameterStore store;
+    const Bert4Rec model(Scope(store), golden_config(name), 13, 7);
+    store.allocate(1);
+    for (const ParameterInfo& info : store.infos()) {
+      const auto values = golden.read<float>("/" + name + "/value/" + info.name);
+      REQUIRE(static_cast<int64_t>(values.size()) == info.size);
+      std::copy(values.begin(), values.end(), store.values().data() + info.offset);
+    }
+    // Nothing in the golden file is left unused.
+    REQUIRE(golden.children("/" + name + "/value").size() == store.infos().size());
+
+    Device device;
+    Arena arena;
+    {
+      Tape tape(device, arena, Mode::kInference);
+      const Tensor hidden = model.encode(tape, data.batch());
+      std::vector<float> logits(7 * 13);
+      run(device, Gemm{.a = hidden.matrix(),
+                       .transpose_a = false,
+                       .b = model.output_table(),
+                       .transpose_b = true,
+                       .bias = model.output_bias(),
+                       .c = Matrix<float>(logits.data(), 7, 13),
+                       .accumulate = false});
+      REQUIRE(test::worst_error(logits, golden.read<double>("/" + name + "/logits")) < 2e-6);
+    }
+    arena.reset();
+    Tape tape(device, arena, Mode::kTraining);
+    const double loss = model.loss(tape, data.batch(), data.target_view())[0];
+    tape.backward();
+    REQUIRE(loss == Approx(golden.read<double>("/" + name + "/loss")[0]).epsilon(1e-6));
+    for (const ParameterInfo& info : store.infos()) {
+      INFO(info.name);
+      const auto expected = golden.read<double>("/" + name + "/gradient/" + info.name);
+      const Vector<float> actual = store.gradients().slice(info.offset, info.size);
+      REQUIRE(test::worst_error(std::vector<float>(actual.begin(), actual.end()), expected) < 5e-6);
+    }
+  }
+}
+
+TEST_CASE("a model learns one batch by heart", "[bert4rec]") {
+  const GoldenBatch data;
+  for (const std::string name : {"pre", "post"}) {
+    ModelConfig config = golden_config(name);
+    config.dropout = config.attention_dropout = 0;
+    ParameterStore store;
+    const Bert4Rec model(Scope(store), config, 13, 7);
+    store.allocate(3);
+    OptimizerConfig adam;
+    adam.weight_decay = 0;
+    Optimizer optimizer(adam, store);
+    Device device;
+    Arena arena;
+    double loss = 0;
+    for (int step = 0; step < 300; ++step) {
+      arena.reset();
+      Tape tape(device, arena, Mode::kTraining, 1, static_cast<uint32_t>(step));
+      loss = model.loss(tape, data.batch(), data.target_view())[0] / 7;
+      tape.backward();
+      optimizer.step(device, 0.01, 1.0 / 7);
+    }
+    INFO(name << ": " << loss);
+    REQUIRE(loss < 0.01);
+  }
+}
+
+}  // namespace itemloom
