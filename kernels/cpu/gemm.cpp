@@ -32,7 +32,7 @@ constexpr int64_t kPackedPerTask = 32768;
 // kBlocksPerGroup, and each group is summed into a partial C of its own. A task computes a part of one partial C whose
 // operands, this block's and the next one's, stay in L2; there are kTokenTasks tasks or more if C has rows for them.
 constexpr int64_t kTokenBlock = 256;
-constexpr int64_t kBlocksPerGroup = 4;
+constexpr int64_t kBlocksPerGroup = 2;
 constexpr int64_t kTokenGroups = 16;
 constexpr int64_t kTokenTasks = 16;
 constexpr int64_t kPartRows = 96;
