@@ -92,8 +92,9 @@ class SelfAttention {
       : qkv_(scope / "qkv", options.hidden_size, 3 * options.hidden_size, options.deviation),
         output_(scope / "output", options.hidden_size, options.hidden_size, options.residual_deviation),
         options_{.heads = options.heads, .causal = options.causal, .dropout = options.attention_dropout} {}
-  Tensor attend(Tape& tape, const Tensor& x, const PackedRows& rows) const {
-    return ops::self_attention(tape, qkv_(tape, x), rows.sequence_offsets, rows.row_ids, options_);
+  // x (N, C) -> (M, C) for `query_rows` (M), or (N, C) when that is none().
+  Tensor attend(Tape& tape, const Tensor& x, const PackedRows& rows, Vector<const int64_t> query_rows) const {
+    return ops::self_attention(tape, qkv_(tape, x), rows.sequence_offsets, query_rows, rows.row_ids, options_);
   }
   Tensor project(Tape& tape, const Tensor& attended) const { return output_(tape, attended); }
 

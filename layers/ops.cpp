@@ -159,7 +159,8 @@ Tensor dropout_add(Tape& tape, const Tensor& x, const Tensor& residual, Vector<c
 }
 
 Tensor self_attention(Tape& tape, const Tensor& qkv, Vector<const int64_t> sequence_offsets,
-                      Vector<const uint32_t> row_ids, const AttentionOptions& options) {
+                      Vector<const int64_t> query_rows, Vector<const uint32_t> row_ids,
+                      const AttentionOptions& options) {
   const int64_t width = qkv.columns() / 3;
   CHECK(qkv.rank() == 2 && qkv.columns() % 3 == 0 && width % options.heads == 0, "self_attention: qkv is ", qkv.shape(),
         " for ", options.heads, " heads");
@@ -168,13 +169,14 @@ Tensor self_attention(Tape& tape, const Tensor& qkv, Vector<const int64_t> seque
   const float probability = tape.training() ? options.dropout : 0;
   CHECK(probability == 0 || row_ids.size() == qkv.rows(), "self_attention: ", row_ids.size(), " row ids for qkv ",
         qkv.shape());
-  Tensor y = tape.matrix(qkv.rows(), width);
-  const Vector<float> kept = tape.keep<float>(options.heads * qkv.rows());
-  const Matrix<float> log_sum_exp(kept.data(), options.heads, qkv.rows());
+  const int64_t queries = query_rows ? query_rows.size() : qkv.rows();
+  Tensor y = tape.matrix(queries, width);
+  const Vector<float> kept = tape.keep<float>(options.heads * queries);
+  const Matrix<float> log_sum_exp(kept.data(), options.heads, queries);
   const DropoutKey key = tape.next_dropout(static_cast<uint32_t>(options.heads));
   run(tape.device(), AttentionForward{.qkv = qkv.matrix(),
                                       .sequence_offsets = sequence_offsets,
-                                      .query_rows = Vector<const int64_t>::none(),
+                                      .query_rows = query_rows,
                                       .row_ids = row_ids,
                                       .heads = options.heads,
                                       .causal = options.causal,
@@ -185,7 +187,7 @@ Tensor self_attention(Tape& tape, const Tensor& qkv, Vector<const int64_t> seque
   tape.record(y, [=](Tape& t) {
     run(t.device(), AttentionBackward{.qkv = qkv.matrix(),
                                       .sequence_offsets = sequence_offsets,
-                                      .query_rows = Vector<const int64_t>::none(),
+                                      .query_rows = query_rows,
                                       .row_ids = row_ids,
                                       .heads = options.heads,
                                       .causal = options.causal,

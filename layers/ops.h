@@ -40,9 +40,10 @@ struct AttentionOptions {
   bool causal;
   float dropout;
 };
-// qkv (N, 3C) -> (N, C).
+// qkv (N, 3C) -> (N, C), or (M, C) when only the outputs of `query_rows` (M, ascending) are wanted; none(): all.
 Tensor self_attention(Tape& tape, const Tensor& qkv, Vector<const int64_t> sequence_offsets,
-                      Vector<const uint32_t> row_ids, const AttentionOptions& options);
+                      Vector<const int64_t> query_rows, Vector<const uint32_t> row_ids,
+                      const AttentionOptions& options);
 
 // x (N, C), distinct indices (M) -> (M, C).
 Tensor gather_rows(Tape& tape, const Tensor& x, Vector<const int64_t> indices);

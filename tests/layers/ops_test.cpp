@@ -64,7 +64,12 @@ TEST_CASE("gradients of the ops agree with central differences", "[ops]") {
     for (float dropout : {0.0f, 0.3f}) {
       for (bool causal : {false, true}) {
         test::gradcheck({{7, 24}}, [&](Tape& tape, auto& in) {
-          return ops::self_attention(tape, in[0], view(offsets), view(row_ids),
+          return ops::self_attention(tape, in[0], view(offsets), Vector<const int64_t>::none(), view(row_ids),
+                                     {.heads = 2, .causal = causal, .dropout = dropout});
+        });
+        const std::vector<int64_t> queries = {1, 2, 6};
+        test::gradcheck({{7, 24}}, [&](Tape& tape, auto& in) {
+          return ops::self_attention(tape, in[0], view(offsets), view(queries), view(row_ids),
                                      {.heads = 2, .causal = causal, .dropout = dropout});
         });
       }
