@@ -195,7 +195,7 @@ struct DataConfig {
 
 struct MaskingConfig {
   double probability = 0.2;
-  double mask_last_share = 0.0;
+  double mask_last_share = 0.1;
   std::string replacement = "mask";
 
   template <class Visitor>

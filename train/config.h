@@ -23,7 +23,7 @@ struct EarlyStoppingConfig {
 
 struct TrainingConfig {
   int64_t epochs = 100;
-  int64_t batch_size = 256;
+  int64_t batch_size = 64;
   int64_t batch_tokens = 0;
   int64_t micro_batch_tokens = 8192;
   int64_t seed = 1;
@@ -73,7 +73,7 @@ struct TrainingConfig {
 struct EvaluationConfig {
   std::vector<std::string> metrics = {"hit@1", "hit@5", "hit@10", "ndcg@5", "ndcg@10", "mrr"};
   std::string seen_items = "exclude";
-  int64_t batch_size = 256;
+  int64_t batch_size = 64;
   bool dump_ranks = false;
 
   template <class Visitor>

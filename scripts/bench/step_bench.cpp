@@ -46,6 +46,7 @@ struct StepState {
     config.model.hidden_size = width;
     config.model.dropout = 0.2;
     config.model.attention_dropout = 0.2;
+    config.masking.mask_last_share = 0;
     std::vector<Window> windows;
     for (int64_t length : lengths) {
       windows.push_back({static_cast<int64_t>(history.size()), static_cast<int32_t>(length)});
