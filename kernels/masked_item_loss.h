@@ -8,8 +8,7 @@
 // The loss is a sum: whoever knows the number of masked rows of all micro-batches and ranks divides once. Gradients
 // come out of the same pass (the loss is the root of the tape, its own gradient is 1). When all three gradients are
 // none() only the loss is computed. Rows are worked through in fixed chunks against the whole of V, so the workspace
-// is (row chunk) x V floats at most, independent of M. Every sum has a fixed order: the same bits for any number of
-// threads.
+// grows with V, C and the chunk, never with M. Every sum has a fixed order: the same bits for any number of threads.
 #pragma once
 
 #include "core/device.h"

@@ -1,9 +1,9 @@
 #include "kernels/embedding_bag.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "core/parallel.h"
+#include "kernels/cpu/carver.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/embedding_bag.cpp"
@@ -128,19 +128,6 @@ struct SortedRuns {
   int64_t task_count, long_run_count;
 };
 
-// Hands out pieces of one block of memory; without a block it only measures.
-struct Carver {
-  std::byte* memory;
-  int64_t used = 0;
-
-  template <class T>
-  T* take(int64_t count) {
-    T* piece = memory ? reinterpret_cast<T*>(memory + used) : nullptr;
-    used += block_count(count * static_cast<int64_t>(sizeof(T)), kAlignment) * kAlignment;
-    return piece;
-  }
-};
-
 SortedRuns carve_runs(const EmbeddingBagBackward& args, Carver& carver) {
   const int64_t n = args.ids.size(), table_rows = args.dtable.rows(), long_blocks = 2 * (n / kRunBlock);
   const bool has_factors = args.weights || (args.bag_offsets && args.mode == BagMode::kMean);
@@ -184,10 +171,7 @@ void cut_runs(const EmbeddingBagBackward& args, SortedRuns& runs) {
 }
 
 SortedRuns sort_occurrences(CpuStream stream, const EmbeddingBagBackward& args) {
-  Carver measure{nullptr};
-  carve_runs(args, measure);
-  Carver carver{stream.scratch->take<std::byte>(measure.used)};
-  SortedRuns runs = carve_runs(args, carver);
+  SortedRuns runs = carve_scratch(*stream.scratch, [&](Carver& carver) { return carve_runs(args, carver); });
   std::fill_n(runs.places, args.dtable.rows(), int64_t{0});
   for (int32_t id : args.ids) ++runs.places[id];
   cut_runs(args, runs);

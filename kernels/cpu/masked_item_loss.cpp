@@ -2,9 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <limits>
 
 #include "core/parallel.h"
+#include "kernels/cpu/carver.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/masked_item_loss.cpp"
@@ -13,221 +14,354 @@
 
 #include "core/simd-inl.h"
 #include "kernels/cpu/gemm_tile-inl.h"
+#include "kernels/cpu/lanes-inl.h"
 
-// Rows are worked through in chunks of kChunk. A chunk's logits (kChunk x V) stay in scratch from the first product to
-// the last: they become probabilities, then their gradient dz, in place. A phase's tasks write disjoint places:
+// The catalogue is cut into tiles of kTileItems items, the rows into chunks, a chunk into groups of kGroupRows. For a
+// chunk, one after the other:
 //
-//   1  tasks over items: logits = hidden table^T + bias
-//   2  tasks over rows:  softmax, loss, dz = softmax - onehot, dhidden += dz table
-//   3  tasks over items: dtable += dz^T hidden, dbias += column sums of dz
+//   score    tasks over (tile, group): z = hidden table^T + bias; top = max of z over the tile;
+//            e = exp(z - top); total = sum of e; pull = e table. All of it while the tile is in the cache.
+//   combine  tasks over rows: with all tops and totals of a row known, its loss and, for each tile, the factor
+//            exp(top - maximum) / sum that turns e into softmax; dhidden += sum over tiles of factor * pull -
+//            table[target]
+//   scatter  tasks over tiles: dtable += e^T (factor * hidden), dbias += e^T factor, less the targets' own rows.
 //
-// Chunks come one after the other, so dtable and dbias are summed in the order of the rows.
+// So exp is taken once and no logit is touched again but as an operand of a product: only e (chunk x V) is kept.
 HWY_BEFORE_NAMESPACE();
 namespace itemloom {
 namespace HWY_NAMESPACE {
+namespace {
 
-constexpr int64_t kChunk = 240;
-constexpr int64_t kRowTask = 24;
-constexpr int64_t kItemTask = 96;
-constexpr int64_t kLogitTask = 512;
-constexpr int64_t kDepth = 512;
+constexpr int64_t kTileItems = 192;
+constexpr int64_t kGroupRows = 96;
+// Rows of a chunk: as many as keep e within kMostKept floats, but between these two.
+constexpr int64_t kFewestRows = 96;
+constexpr int64_t kMostRows = 480;
+constexpr int64_t kMostKept = int64_t{8} << 20;
 
-static_assert(kLogitTask % kPanel == 0 && kItemTask % kTileRows == 0);
+static_assert(kTileItems % kPanel == 0 && kTileItems % kTileRows == 0 && kGroupRows % kTileRows == 0);
 
-// Scratch memory of a launch, in floats.
-struct LossWorkspace {
-  int64_t logit_stride;
-  float* logits;   // (kChunk, logit_stride)
-  float* table_t;  // table^T, packed: panels over items
-  float* table;    // table, packed in depth blocks over items
-  float* hidden;   // the chunk's hidden rows, packed
-  float* strips;   // one strip a thread
+struct Sizes {
+  explicit Sizes(const MaskedItemLoss& args)
+      : items(args.table.rows()),
+        columns(args.table.columns()),
+        tiles(block_count(items, kTileItems)),
+        tile_stride(block_count(tiles, 16) * 16),
+        column_panels(block_count(columns, kPanel)),
+        has_gradients(static_cast<bool>(args.dhidden)) {
+    const int64_t fitting = kMostKept / (tiles * kTileItems) / kFewestRows * kFewestRows;
+    chunk_rows = std::min(std::clamp(fitting, kFewestRows, kMostRows), args.hidden.rows());
+  }
+  int64_t items, columns, tiles, tile_stride, column_panels, chunk_rows;
+  bool has_gradients;
+
+  int64_t items_in(int64_t tile) const { return std::min(kTileItems, items - tile * kTileItems); }
 };
 
-int64_t round_to_line(int64_t floats) {
-  return block_count(floats, 16) * 16;
-}
+struct Workspace {
+  float* item_panels;    // table^T, one panel after the other
+  float* column_panels;  // table, tile by tile
+  float* kept;           // (tiles, chunk rows, kTileItems) e; without gradients (thread, kGroupRows, kTileItems)
+  float* pulls;          // (tiles, chunk rows, C)
+  float* tops;           // (chunk rows, tile_stride), later the factors
+  float* totals;         // (chunk rows, tile_stride)
+  float* target_logits;  // (chunk rows)
+  float* scaled_hidden;  // (thread, packed chunk rows x C)
+  float* factors;        // (thread, chunk rows)
+  int64_t scaled_size;
+};
 
-LossWorkspace take_workspace(CpuStream stream, const MaskedItemLoss& args) {
-  const int64_t items = args.table.rows(), width = args.table.columns();
-  const int64_t rows = std::min(kChunk, args.hidden.rows());
-  LossWorkspace work{};
-  // An odd number of cache lines, so that a column of the chunk does not fall into few cache sets.
-  work.logit_stride = (block_count(items, 16) | 1) * 16;
-  const int64_t logits = rows * work.logit_stride, table_t = round_to_line(packed_size(width, items));
-  const bool gradients = static_cast<bool>(args.dhidden);
-  const int64_t table = gradients ? round_to_line(packed_size(items, width)) : 0;
-  const int64_t hidden = gradients ? round_to_line(packed_size(rows, width)) : 0;
-  const int64_t strip = gradients ? round_to_line(strip_size(rows)) : 0;
-  work.logits = stream.scratch->take<float>(logits + table_t + table + hidden + thread_count() * strip);
-  work.table_t = work.logits + logits;
-  work.table = work.table_t + table_t;
-  work.hidden = work.table + table;
-  work.strips = work.hidden + hidden;
+Workspace carve_workspace(const Sizes& sizes, Carver& carver) {
+  Workspace work{};
+  work.item_panels = carver.take<float>(packed_size(sizes.columns, sizes.items));
+  work.tops = carver.take<float>(sizes.chunk_rows * sizes.tile_stride);
+  work.totals = carver.take<float>(sizes.chunk_rows * sizes.tile_stride);
+  work.target_logits = carver.take<float>(sizes.chunk_rows);
+  if (!sizes.has_gradients) {
+    work.kept = carver.take<float>(thread_count() * kGroupRows * kTileItems);
+    return work;
+  }
+  work.kept = carver.take<float>(sizes.tiles * sizes.chunk_rows * kTileItems);
+  work.pulls = carver.take<float>(sizes.tiles * sizes.chunk_rows * sizes.columns);
+  work.column_panels = carver.take<float>(packed_size(sizes.items, sizes.columns));
+  work.scaled_size = packed_size(sizes.chunk_rows, sizes.columns);
+  work.scaled_hidden = carver.take<float>(thread_count() * work.scaled_size);
+  work.factors = carver.take<float>(thread_count() * sizes.chunk_rows);
   return work;
 }
 
-void pack_table(const MaskedItemLoss& args, const LossWorkspace& work) {
-  const int64_t items = args.table.rows(), width = args.table.columns();
-  parallel_for(block_count(items, kPanel), [&](int64_t panel) HWY_ATTR {
-    const int64_t item = panel * kPanel;
-    pack_panel_transposed(args.table.row(item), width, width, std::min(kPanel, items - item),
-                          work.table_t + item * width);
-  });
-  if (!args.dhidden) return;
-  const int64_t padded = block_count(width, kPanel) * kPanel;
-  parallel_for(block_count(items, kDepth), [&](int64_t block) HWY_ATTR {
-    const int64_t item = block * kDepth, depth = std::min(kDepth, items - item);
-    for (int64_t column = 0; column < width; column += kPanel) {
-      pack_panel(args.table.row(item) + column, width, depth, std::min(kPanel, width - column),
-                 work.table + item * padded + column * depth);
+// A launch and its chunk of rows [first, first + rows).
+struct Chunk {
+  const MaskedItemLoss& args;
+  const Sizes& sizes;
+  const Workspace& work;
+  int64_t first, rows;
+
+  float* kept(int64_t tile, int64_t row) const { return work.kept + (tile * sizes.chunk_rows + row) * kTileItems; }
+  float* pull(int64_t tile, int64_t row) const { return work.pulls + (tile * sizes.chunk_rows + row) * sizes.columns; }
+  // Panel `panel` of the table's columns, `items` of the tile deep.
+  const float* column_panel(int64_t tile, int64_t panel) const {
+    return work.column_panels + tile * kTileItems * sizes.column_panels * kPanel +
+           panel * kPanel * sizes.items_in(tile);
+  }
+};
+
+void pack_table(const MaskedItemLoss& args, const Sizes& sizes, const Workspace& work) {
+  const Chunk all{args, sizes, work, 0, 0};
+  parallel_for(sizes.tiles, [&](int64_t tile) HWY_ATTR {
+    const int64_t begin = tile * kTileItems, end = begin + sizes.items_in(tile);
+    for (int64_t item = begin; item < end; item += kPanel) {
+      pack_panel_transposed(args.table.row(item), sizes.columns, sizes.columns, std::min(kPanel, end - item),
+                            work.item_panels + item * sizes.columns);
+    }
+    if (!sizes.has_gradients) return;
+    for (int64_t panel = 0; panel < sizes.column_panels; ++panel) {
+      const int64_t column = panel * kPanel;
+      pack_panel(args.table.row(begin) + column, sizes.columns, end - begin, std::min(kPanel, sizes.columns - column),
+                 const_cast<float*>(all.column_panel(tile, panel)));
     }
   });
 }
 
-void form_logits(const MaskedItemLoss& args, const LossWorkspace& work, int64_t first, int64_t rows) {
-  const int64_t items = args.table.rows(), width = args.table.columns();
-  parallel_for(block_count(items, kLogitTask), [&](int64_t task) HWY_ATTR {
-    const int64_t last = std::min(items, (task + 1) * kLogitTask);
-    for (int64_t item = task * kLogitTask; item < last; item += kPanel) {
-      multiply_panel(args.hidden.row(first), width, rows, work.table_t + item * width, width,
-                     {.c = work.logits + item,
-                      .stride = work.logit_stride,
-                      .columns = std::min(kPanel, items - item),
-                      .bias = args.bias ? args.bias.data() + item : nullptr,
-                      .add = false});
-    }
-  });
-}
+// Memory that comes into L2 while micro-tiles multiply: each takes one cache line a step over its depth.
+class Ahead {
+ public:
+  Ahead(const float* begin, int64_t floats) : next_(begin), end_(begin + floats) {}
+  void fetch_with(TileInput& input) {
+    const bool any = next_ < end_;
+    input.ahead = any ? next_ : input.b;
+    input.ahead_step = any ? kLine : 0;
+    if (any) next_ += input.k * kLine;
+  }
+
+ private:
+  static constexpr int64_t kLine = kAlignment / static_cast<int64_t>(sizeof(float));
+  const float *next_, *end_;
+};
 
 HWY_INLINE float greatest(const float* z, int64_t count) {
-  const TileTag d;
-  auto best = hn::Set(d, -__builtin_inff());
+  const Floats d;
+  const auto lowest = hn::Set(d, -std::numeric_limits<float>::infinity());
+  auto even = lowest, odd = lowest;
   int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) best = hn::Max(best, hn::LoadU(d, z + i));
-  float result = hn::GetLane(hn::MaxOfLanes(d, best));
+  for (; i + 2 * kFloatLanes <= count; i += 2 * kFloatLanes) {
+    even = hn::Max(even, hn::LoadU(d, z + i));
+    odd = hn::Max(odd, hn::LoadU(d, z + i + kFloatLanes));
+  }
+  float result = hn::GetLane(hn::MaxOfLanes(d, hn::Max(even, odd)));
   for (; i < count; ++i) result = std::max(result, z[i]);
   return result;
 }
 
-// z = exp(z - shift); returns the sum.
-HWY_INLINE double exponentiate(float* z, int64_t count, float shift) {
-  const TileTag d;
-  const auto offset = hn::Set(d, shift);
+// z = exp(z - top); returns the sum.
+HWY_INLINE float exponentiate(float* z, int64_t count, float top) {
+  const Floats d;
+  const auto shift = hn::Set(d, top);
   auto sum = hn::Zero(d);
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    const auto value = exp_nonpositive(d, hn::Sub(hn::LoadU(d, z + i), offset));
-    hn::StoreU(value, d, z + i);
-    sum = hn::Add(sum, value);
-  }
-  double total = hn::GetLane(hn::SumOfLanes(d, sum));
-  if (i < count) {
-    HWY_ALIGN float tail[kLanes];
-    for (int64_t lane = 0; lane < kLanes; ++lane) tail[lane] = i + lane < count ? z[i + lane] : shift;
-    hn::Store(exp_nonpositive(d, hn::Sub(hn::Load(d, tail), offset)), d, tail);
-    for (int64_t lane = 0; i + lane < count; ++lane) {
-      z[i + lane] = tail[lane];
-      total += tail[lane];
-    }
-  }
-  return total;
+  for_lanes(0, count, [&](int64_t i, auto lanes) HWY_ATTR {
+    const auto value = exp_nonpositive(d, hn::Sub(lanes.load(z + i), shift));
+    lanes.store(value, z + i);
+    sum = hn::Add(sum, lanes.zero_others(value));
+  });
+  return hn::GetLane(hn::SumOfLanes(d, sum));
 }
 
-HWY_INLINE void scale_row(float* z, int64_t count, float factor) {
-  const TileTag d;
-  const auto scale = hn::Set(d, factor);
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) hn::StoreU(hn::Mul(hn::LoadU(d, z + i), scale), d, z + i);
-  for (; i < count; ++i) z[i] *= factor;
+void score(const Chunk& chunk, int64_t tile, int64_t begin, float* z) {
+  const auto& [args, sizes, work, first, chunk_rows] = chunk;
+  const int64_t rows = std::min(kGroupRows, chunk_rows - begin), columns = sizes.columns;
+  const int64_t first_item = tile * kTileItems, items = sizes.items_in(tile);
+  for (int64_t item = 0; item < items; item += kPanel) {
+    multiply_panel(args.hidden.row(first + begin), columns, rows, work.item_panels + (first_item + item) * columns,
+                   columns,
+                   {.c = z + item,
+                    .stride = kTileItems,
+                    .columns = std::min(kPanel, items - item),
+                    .bias = args.bias ? args.bias.data() + first_item + item : nullptr,
+                    .add = false});
+  }
+  for (int64_t row = begin; row < begin + rows; ++row) {
+    float* z_row = z + (row - begin) * kTileItems;
+    const int64_t target = args.targets[first + row] - first_item;
+    if (target >= 0 && target < items) work.target_logits[row] = z_row[target];
+    const float top = greatest(z_row, items);
+    work.tops[row * sizes.tile_stride + tile] = top;
+    work.totals[row * sizes.tile_stride + tile] = exponentiate(z_row, items, top);
+  }
+  if (!sizes.has_gradients) return;
+  Ahead ahead(z + kGroupRows * kTileItems, kGroupRows * kTileItems);
+  for_tiles(rows, [&](int64_t row, int64_t height) {
+    for (int64_t panel = 0; panel < sizes.column_panels; ++panel) {
+      const int64_t column = panel * kPanel;
+      TileInput input{.a = z + row * kTileItems,
+                      .a_stride = kTileItems,
+                      .b = chunk.column_panel(tile, panel),
+                      .b_stride = kPanel,
+                      .k = items,
+                      .ahead = nullptr,
+                      .ahead_step = 0};
+      ahead.fetch_with(input);
+      kTiles<TileSource::kRows>[height - 1](input, {.c = chunk.pull(tile, begin + row) + column,
+                                                    .stride = columns,
+                                                    .columns = std::min(kPanel, columns - column),
+                                                    .bias = nullptr,
+                                                    .add = false});
+    }
+  });
 }
 
-// Softmax and loss of rows [begin, end) of the chunk; with gradients also dz and dhidden.
-void finish_rows(const MaskedItemLoss& args, const LossWorkspace& work, int64_t first, int64_t begin, int64_t end) {
-  const int64_t items = args.table.rows(), width = args.table.columns();
-  for (int64_t row = begin; row < end; ++row) {
-    float* z = work.logits + row * work.logit_stride;
-    const int32_t target = args.targets[first + row];
-    const float target_logit = z[target], shift = greatest(z, items);
-    const double sum = exponentiate(z, items, shift);
-    args.row_losses[first + row] = static_cast<float>(std::log(sum) + (double{shift} - target_logit));
-    if (!args.dhidden) continue;
-    scale_row(z, items, static_cast<float>(1 / sum));
-    z[target] -= 1;
-  }
-  if (!args.dhidden) return;
-  const int64_t padded = block_count(width, kPanel) * kPanel;
-  for (int64_t item = 0; item < items; item += kDepth) {
-    const int64_t depth = std::min(kDepth, items - item);
-    for (int64_t column = 0; column < width; column += kPanel) {
-      multiply_panel(work.logits + begin * work.logit_stride + item, work.logit_stride, end - begin,
-                     work.table + item * padded + column * depth, depth,
-                     {.c = args.dhidden.row(first + begin) + column,
-                      .stride = width,
-                      .columns = std::min(kPanel, width - column),
-                      .bias = nullptr,
-                      .add = true});
+// The loss of a row; its tops become the tiles' factors.
+void finish_row(const Chunk& chunk, int64_t row) {
+  const Floats d;
+  const Sizes& sizes = chunk.sizes;
+  float* tops = chunk.work.tops + row * sizes.tile_stride;
+  const float* totals = chunk.work.totals + row * sizes.tile_stride;
+  const float maximum = greatest(tops, sizes.tiles);
+  exponentiate(tops, sizes.tiles, maximum);
+  double sum = 0;
+  for (int64_t tile = 0; tile < sizes.tiles; ++tile) sum += double{tops[tile]} * totals[tile];
+  chunk.args.row_losses[chunk.first + row] =
+      static_cast<float>(std::log(sum) + (double{maximum} - chunk.work.target_logits[row]));
+  const auto scale = hn::Set(d, static_cast<float>(1 / sum));
+  for_lanes(0, sizes.tiles,
+            [=](int64_t i, auto lanes) HWY_ATTR { lanes.store(hn::Mul(lanes.load(tops + i), scale), tops + i); });
+}
+
+void add_row_gradient(const Chunk& chunk, int64_t row) {
+  const Floats d;
+  const Sizes& sizes = chunk.sizes;
+  const float* factors = chunk.work.tops + row * sizes.tile_stride;
+  const float* pulls = chunk.pull(0, row);
+  const int64_t stride = sizes.chunk_rows * sizes.columns;
+  const float* target = chunk.args.table.row(chunk.args.targets[chunk.first + row]);
+  float* dhidden = chunk.args.dhidden.row(chunk.first + row);
+  for_lanes(0, sizes.columns, [&](int64_t c, auto lanes) HWY_ATTR {
+    auto sum = hn::Zero(d);
+    for (int64_t tile = 0; tile < sizes.tiles; ++tile) {
+      sum = hn::MulAdd(hn::Set(d, factors[tile]), lanes.load(pulls + tile * stride + c), sum);
+    }
+    lanes.store(hn::Add(lanes.load(dhidden + c), hn::Sub(sum, lanes.load(target + c))), dhidden + c);
+  });
+}
+
+// The factors of a tile's rows, and factor * hidden packed as pack_panel packs.
+void pack_scaled_hidden(const Chunk& chunk, int64_t tile, float* factors, float* packed) {
+  const Floats d;
+  const int64_t columns = chunk.sizes.columns;
+  for (int64_t row = 0; row < chunk.rows; ++row) {
+    factors[row] = chunk.work.tops[row * chunk.sizes.tile_stride + tile];
+    const auto factor = hn::Set(d, factors[row]);
+    const float* hidden = chunk.args.hidden.row(chunk.first + row);
+    for (int64_t begin = 0; begin < columns; begin += kPanel) {
+      float* to = packed + begin * chunk.rows + row * kPanel;
+      const int64_t count = std::min(kPanel, columns - begin);
+      for_lanes(0, count, [=](int64_t c, auto lanes) HWY_ATTR {
+        lanes.store(hn::Mul(factor, lanes.load(hidden + begin + c)), to + c);
+      });
+      std::fill(to + count, to + kPanel, 0.0f);
     }
   }
 }
 
-// dtable and dbias of items [begin, end).
-void finish_items(const MaskedItemLoss& args, const LossWorkspace& work, int64_t rows, int64_t begin, int64_t end,
-                  float* strip) {
-  const int64_t width = args.table.columns();
-  for (int64_t item = begin; item < end; item += kTileRows) {
-    const int64_t count = std::min<int64_t>(kTileRows, end - item);
-    pack_strip(work.logits + item, work.logit_stride, rows, count, strip);
-    for (int64_t column = 0; column < width; column += kPanel) {
-      multiply_strip(strip, count, work.hidden + column * rows, rows,
-                     {.c = args.dtable.row(item) + column,
-                      .stride = width,
-                      .columns = std::min(kPanel, width - column),
-                      .bias = nullptr,
-                      .add = true});
+// dbias of items [begin, begin + kWidth) or fewer at the end of the catalogue.
+template <int kVectors, class Lanes>
+HWY_INLINE void add_bias_gradient(const Chunk& chunk, int64_t tile, int64_t item, const float* factors, Lanes lanes) {
+  const Floats d;
+  FloatVector sums[kVectors];
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v) sums[v] = hn::Zero(d);
+  for (int64_t row = 0; row < chunk.rows; ++row) {
+    const auto factor = hn::Set(d, factors[row]);
+    const float* e = chunk.kept(tile, row) + item;
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) sums[v] = hn::MulAdd(factor, lanes.load(e + v * kFloatLanes), sums[v]);
+  }
+  float* dbias = chunk.args.dbias.data() + tile * kTileItems + item;
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v, dbias += kFloatLanes) lanes.store(hn::Add(lanes.load(dbias), sums[v]), dbias);
+}
+
+void add_bias_gradient(const Chunk& chunk, int64_t tile, const float* factors) {
+  constexpr int kVectors = 64 / kFloatLanes;
+  const int64_t items = chunk.sizes.items_in(tile);
+  int64_t item = 0;
+  for (; item + 64 <= items; item += 64) add_bias_gradient<kVectors>(chunk, tile, item, factors, AllLanes());
+  for_lanes(item, items, [&](int64_t i, auto lanes) HWY_ATTR { add_bias_gradient<1>(chunk, tile, i, factors, lanes); });
+}
+
+void subtract_targets(const Chunk& chunk, int64_t tile) {
+  const MaskedItemLoss& args = chunk.args;
+  const int64_t first_item = tile * kTileItems, last_item = first_item + chunk.sizes.items_in(tile);
+  for (int64_t row = chunk.first; row < chunk.first + chunk.rows; ++row) {
+    const int64_t target = args.targets[row];
+    if (target < first_item || target >= last_item) continue;
+    const float* from = args.hidden.row(row);
+    float* to = args.dtable.row(target);
+    for_lanes(0, chunk.sizes.columns, [=](int64_t c, auto lanes) HWY_ATTR {
+      lanes.store(hn::Sub(lanes.load(to + c), lanes.load(from + c)), to + c);
+    });
+    if (args.dbias) args.dbias[target] -= 1;
+  }
+}
+
+void scatter(const Chunk& chunk, int64_t tile, int thread) {
+  const auto& [args, sizes, work, first, rows] = chunk;
+  const int64_t first_item = tile * kTileItems, items = sizes.items_in(tile), columns = sizes.columns;
+  float* factors = work.factors + thread * sizes.chunk_rows;
+  float* hidden = work.scaled_hidden + thread * work.scaled_size;
+  pack_scaled_hidden(chunk, tile, factors, hidden);
+  if (args.dbias) add_bias_gradient(chunk, tile, factors);
+  Ahead ahead(chunk.kept(tile + 1, 0), tile + 1 < sizes.tiles ? rows * kTileItems : 0);
+  for_tiles(items, [&](int64_t item, int64_t height) {
+    for (int64_t column = 0; column < columns; column += kPanel) {
+      TileInput input{.a = chunk.kept(tile, 0) + item,
+                      .a_stride = kTileItems,
+                      .b = hidden + column * rows,
+                      .b_stride = kPanel,
+                      .k = rows,
+                      .ahead = nullptr,
+                      .ahead_step = 0};
+      ahead.fetch_with(input);
+      kTiles<TileSource::kColumns>[height - 1](input, {.c = args.dtable.row(first_item + item) + column,
+                                                       .stride = columns,
+                                                       .columns = std::min(kPanel, columns - column),
+                                                       .bias = nullptr,
+                                                       .add = true});
     }
-  }
-  if (!args.dbias) return;
-  HWY_ALIGN float sums[kItemTask] = {};
-  const TileTag d;
-  const int64_t count = end - begin;
-  for (int64_t row = 0; row < rows; ++row) {
-    const float* dz = work.logits + row * work.logit_stride + begin;
-    int64_t i = 0;
-    for (; i + kLanes <= count; i += kLanes)
-      hn::Store(hn::Add(hn::Load(d, sums + i), hn::LoadU(d, dz + i)), d, sums + i);
-    for (; i < count; ++i) sums[i] += dz[i];
-  }
-  for (int64_t i = 0; i < count; ++i) args.dbias[begin + i] += sums[i];
+  });
+  subtract_targets(chunk, tile);
+}
+
+void run_chunk(const Chunk& chunk) {
+  const Sizes& sizes = chunk.sizes;
+  const int64_t groups = block_count(chunk.rows, kGroupRows);
+  parallel_for_with_thread(sizes.tiles * groups, [&](int64_t task, int thread) HWY_ATTR {
+    const int64_t tile = task / groups, begin = task % groups * kGroupRows;
+    score(chunk, tile, begin,
+          sizes.has_gradients ? chunk.kept(tile, begin) : chunk.work.kept + thread * kGroupRows * kTileItems);
+  });
+  parallel_blocks(chunk.rows, 16, [&](int64_t begin, int64_t end) HWY_ATTR {
+    for (int64_t row = begin; row < end; ++row) finish_row(chunk, row);
+    if (!sizes.has_gradients) return;
+    for (int64_t row = begin; row < end; ++row) add_row_gradient(chunk, row);
+  });
+  if (!sizes.has_gradients) return;
+  parallel_for_with_thread(sizes.tiles, [&](int64_t tile, int thread) HWY_ATTR { scatter(chunk, tile, thread); });
 }
 
 void loss_and_gradients(CpuStream stream, const MaskedItemLoss& args) {
-  const int64_t total = args.hidden.rows(), items = args.table.rows(), width = args.table.columns();
+  const int64_t rows = args.hidden.rows();
   args.loss[0] = 0;
-  if (total == 0) return;
-  const LossWorkspace work = take_workspace(stream, args);
-  pack_table(args, work);
-  for (int64_t first = 0; first < total; first += kChunk) {
-    const int64_t rows = std::min(kChunk, total - first);
-    form_logits(args, work, first, rows);
-    parallel_for(block_count(rows, kRowTask), [&](int64_t task) HWY_ATTR {
-      finish_rows(args, work, first, task * kRowTask, std::min(rows, (task + 1) * kRowTask));
-    });
-    if (!args.dhidden) continue;
-    parallel_for(block_count(width, kPanel), [&](int64_t panel) HWY_ATTR {
-      const int64_t column = panel * kPanel;
-      pack_panel(args.hidden.row(first) + column, width, rows, std::min(kPanel, width - column),
-                 work.hidden + column * rows);
-    });
-    const int64_t strip = round_to_line(strip_size(std::min(kChunk, total)));
-    parallel_for_with_thread(block_count(items, kItemTask), [&](int64_t task, int thread) HWY_ATTR {
-      finish_items(args, work, rows, task * kItemTask, std::min(items, (task + 1) * kItemTask),
-                   work.strips + thread * strip);
-    });
+  if (rows == 0) return;
+  const Sizes sizes(args);
+  const Workspace work = carve_scratch(*stream.scratch, [&](Carver& carver) { return carve_workspace(sizes, carver); });
+  pack_table(args, sizes, work);
+  for (int64_t first = 0; first < rows; first += sizes.chunk_rows) {
+    run_chunk({args, sizes, work, first, std::min(sizes.chunk_rows, rows - first)});
   }
-  for (int64_t row = 0; row < total; ++row) args.loss[0] += args.row_losses[row];
+  for (int64_t row = 0; row < rows; ++row) args.loss[0] += args.row_losses[row];
 }
 
+}  // namespace
 }  // namespace HWY_NAMESPACE
 }  // namespace itemloom
 HWY_AFTER_NAMESPACE();
