@@ -52,7 +52,7 @@ double EvaluationResult::model_metric(const std::string& name) const {
 
 nlohmann::ordered_json EvaluationResult::to_json() const {
   nlohmann::ordered_json object = {
-      {"split", split}, {"seen_items", seen_items}, {"tie_rule", kTieRule}, {"cases", cases}};
+      {"split", split}, {"seen_items", seen_items}, {"cases", cases}, {"tie_rule", kTieRule}};
   const nlohmann::ordered_json excluded = figures(*this, &EvaluationLine::excluded);
   const nlohmann::ordered_json kept = figures(*this, &EvaluationLine::kept);
   object.update(seen_items == "exclude" ? excluded : kept);
@@ -63,6 +63,7 @@ nlohmann::ordered_json EvaluationResult::to_json() const {
 
 EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, const std::string& split,
                           const EvaluationConfig& config, const std::vector<NamedScorer>& scorers) {
+  CHECK(cases.size() > 0, "there is nothing to evaluate in the ", split, " split");
   std::vector<RankingCase> questions;
   questions.reserve(cases.cases.size());
   for (const EvaluationCase& one : cases.cases) {
@@ -90,9 +91,10 @@ EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, 
 void dump_ranks(const Dataset& dataset, const EvaluationCases& cases, const EvaluationResult& result,
                 const std::string& path) {
   std::vector<int64_t> sequences, lengths;
-  std::vector<std::string> ids;
+  std::vector<std::string> ids, target_ids;
   for (const EvaluationCase& one : cases.cases) {
     for (int64_t target = one.targets_begin; target < one.targets_end; ++target) {
+      target_ids.emplace_back(dataset.item_ids[cases.targets[static_cast<size_t>(target)]]);
       sequences.push_back(one.sequence);
       lengths.push_back(one.history_end);
       ids.emplace_back(dataset.sequence_ids[static_cast<int32_t>(one.sequence)]);
@@ -107,6 +109,7 @@ void dump_ranks(const Dataset& dataset, const EvaluationCases& cases, const Eval
   file.write("/case/sequence_id", ids);
   file.write("/case/history_length", lengths);
   file.write("/case/target", cases.targets);
+  file.write("/case/target_id", target_ids);
   file.write("/case/rank_seen_excluded", result.ranks.excluded);
   file.write("/case/rank_seen_kept", result.ranks.kept);
   file.commit();

@@ -33,7 +33,7 @@ struct EvaluationResult {
   nlohmann::ordered_json model_metrics() const;
   double model_metric(const std::string& name) const;
 
-  // {"split", "seen_items", "tie_rule", "cases", "metrics": {...}, "references": {name: {...}}} with the configured
+  // {"split", "seen_items", "cases", "tie_rule", "metrics": {...}, "references": {name: {...}}} with the configured
   // figures, and both under "seen_items_excluded" and "seen_items_kept": {"metrics", "references"}.
   nlohmann::ordered_json to_json() const;
 };
@@ -47,8 +47,8 @@ struct NamedScorer {
 EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, const std::string& split,
                           const EvaluationConfig& config, const std::vector<NamedScorer>& scorers);
 
-// Every target's rank: /case/{sequence,sequence_id,history_length,target,rank_seen_excluded,
-// rank_seen_kept}.
+// Every target's rank by the model, one entry a target (HDF5, kind "ranks", version 1):
+// /case/{sequence,sequence_id,history_length,target,target_id,rank_seen_excluded,rank_seen_kept}.
 void dump_ranks(const Dataset& dataset, const EvaluationCases& cases, const EvaluationResult& result,
                 const std::string& path);
 
