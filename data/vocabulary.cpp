@@ -79,7 +79,8 @@ std::vector<std::string> Vocabulary::nearest(std::string_view id, int64_t count)
 
 std::string suggestion(const Vocabulary& vocabulary, std::string_view id) {
   std::string text;
-  for (const std::string& name : vocabulary.nearest(id, 5)) text += (text.empty() ? " Nearest: " : ", ") + in_quotes(name);
+  for (const std::string& name : vocabulary.nearest(id, 5))
+    text += (text.empty() ? " Nearest: " : ", ") + in_quotes(name);
   return text.empty() ? text : text + ".";
 }
 

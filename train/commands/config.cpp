@@ -22,7 +22,8 @@ void add_config_command(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* show = command->add_subcommand("show", "Checks a config and prints every value that has an effect");
   show->add_option("config", options->config, "The config")->required();
-  show->add_option("--set", options->settings, "KEY=VALUE over the config's; may be given again")->allow_extra_args(false);
+  show->add_option("--set", options->settings, "KEY=VALUE over the config's; may be given again")
+      ->allow_extra_args(false);
   show->footer("Example:\n  itemloom config show configs/ml-1m.json --set model.heads=4");
   show->callback([options] { fmt::print("{}\n", load_config(options->config, options->settings).resolved); });
 }

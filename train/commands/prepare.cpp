@@ -35,7 +35,8 @@ void add_prepare_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("prepare", "Reads and cleans raw input and writes one dataset file");
   command->add_option("config", options->config, "The config; its \"data\" says what to read")->required();
   command->add_option("--out", options->out, "The dataset file to write (HDF5)")->required();
-  command->add_option("--set", options->settings, "KEY=VALUE over the config's; may be given again")->allow_extra_args(false);
+  command->add_option("--set", options->settings, "KEY=VALUE over the config's; may be given again")
+      ->allow_extra_args(false);
   command->footer(
       "Examples:\n"
       "  itemloom prepare configs/online-retail.json --out retail.h5\n"

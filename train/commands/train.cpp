@@ -38,7 +38,8 @@ void add_train_command(CLI::App& app) {
   command->add_option("config", options->config, "The config (JSON); `itemloom config schema` describes it")
       ->required();
   command->add_option("--run", options->run, "The folder of the run; made if it is not there")->required();
-  command->add_option("--set", options->settings, "KEY=VALUE over the config's; may be given again")->allow_extra_args(false);
+  command->add_option("--set", options->settings, "KEY=VALUE over the config's; may be given again")
+      ->allow_extra_args(false);
   command->add_flag("--resume", options->resume, "Go on from the run's last checkpoint, exact to the bit");
   command->footer(
       "Examples:\n"
