@@ -1,7 +1,6 @@
 #include "core/files.h"
 
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -9,6 +8,7 @@
 #include <filesystem>
 
 #include "tests/support/catch.h"
+#include "tests/support/full_disk.h"
 #include "tests/support/process.h"
 
 namespace itemloom {
@@ -21,26 +21,6 @@ using test::TemporaryFolder;
 int64_t entries(const std::string& folder) {
   return std::distance(std::filesystem::directory_iterator(folder), std::filesystem::directory_iterator());
 }
-
-// No file of this process can grow beyond `bytes` while it lives.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    previous_handler_ = signal(SIGXFSZ, SIG_IGN);
-    getrlimit(RLIMIT_FSIZE, &previous_);
-    rlimit limit = previous_;
-    limit.rlim_cur = bytes;
-    setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    setrlimit(RLIMIT_FSIZE, &previous_);
-    signal(SIGXFSZ, previous_handler_);
-  }
-
- private:
-  rlimit previous_;
-  void (*previous_handler_)(int);
-};
 
 TEST_CASE("a file written aside appears when it is committed", "[files]") {
   TemporaryFolder folder;
@@ -118,15 +98,8 @@ TEST_CASE("a full disk is named together with the file", "[files]") {
   TemporaryFolder folder;
   const std::string path = folder.path("out.bin");
   test::write_text(path, "old");
-  std::string message;
-  {
-    const FileSizeLimit limit(100000);
-    try {
-      write_whole_file(path, std::string(200000, 'n'));
-    } catch (const Error& error) {
-      message = error.what();
-    }
-  }
+  const std::string message =
+      test::message_on_full_disk(100000, [&] { write_whole_file(path, std::string(200000, 'n')); });
   REQUIRE(message == "cannot write " + path + ": File too large");
   REQUIRE(read_whole_file(path) == "old");
   REQUIRE(entries(folder.path()) == 1);

@@ -1,10 +1,5 @@
 #include "core/hdf5.h"
 
-#include <fcntl.h>
-#include <signal.h>
-#include <sys/resource.h>
-#include <unistd.h>
-
 #include <cstring>
 #include <filesystem>
 #include <limits>
@@ -12,6 +7,7 @@
 #include <thread>
 
 #include "tests/support/catch.h"
+#include "tests/support/full_disk.h"
 #include "tests/support/process.h"
 
 namespace itemloom {
@@ -346,31 +342,25 @@ TEST_CASE("a disk that fills up leaves the old file, no temporary and no open fi
   const std::string path = folder.path("f.h5");
   test::write_text(path, "old");
   const std::vector<float> values(100000, 1.0f);
-  const int64_t before = open_descriptors();
   // Fails while values are written, and, with small datasets that stay in the library's buffers, at the end.
   for (const size_t count : {values.size(), size_t{3000}}) {
-    std::string message;
-    rlimit previous;
-    getrlimit(RLIMIT_FSIZE, &previous);
-    const rlimit limit{5000, previous.rlim_max};
-    const auto handler = signal(SIGXFSZ, SIG_IGN);
-    setrlimit(RLIMIT_FSIZE, &limit);
-    try {
-      Hdf5Writer file(path);
-      file.write("/checked", {static_cast<int64_t>(count)}, values.data(), Layout::kChecked);
-      file.write("/values", {static_cast<int64_t>(count)}, values.data());
-      file.commit();
-    } catch (const Error& error) {
-      message = error.what();
-    }
-    setrlimit(RLIMIT_FSIZE, &previous);
-    signal(SIGXFSZ, handler);
+    const std::string message = test::message_on_full_disk(5000, [&] {
+      const int64_t before = open_descriptors();
+      try {
+        Hdf5Writer file(path);
+        file.write("/checked", {static_cast<int64_t>(count)}, values.data(), Layout::kChecked);
+        file.write("/values", {static_cast<int64_t>(count)}, values.data());
+        file.commit();
+      } catch (const Error&) {
+        CHECK(open_descriptors() == before, "a file has stayed open");
+        throw;
+      }
+    });
     REQUIRE_THAT(message, Contains("cannot write ") && Contains(path) && Contains(": File too large"));
     REQUIRE(read_whole_file(path) == "old");
     REQUIRE(std::distance(std::filesystem::directory_iterator(folder.path()), std::filesystem::directory_iterator()) ==
             1);
   }
-  REQUIRE(open_descriptors() == before);
 }
 
 TEST_CASE("an abandoned writer leaves nothing behind", "[hdf5]") {

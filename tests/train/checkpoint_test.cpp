@@ -1,7 +1,6 @@
 #include "train/checkpoint.h"
 
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,6 +13,7 @@
 #include "core/files.h"
 #include "core/hdf5.h"
 #include "tests/support/catch.h"
+#include "tests/support/full_disk.h"
 #include "tests/support/process.h"
 
 namespace itemloom {
@@ -198,19 +198,7 @@ TEST_CASE("a checkpoint that cannot be written leaves the one before", "[checkpo
   const std::string path = folder.path("last.h5");
   REQUIRE_THROWS_WITH(save_checkpoint(folder.path("missing/last.h5"), Sample(1).state), Contains("does not exist"));
   save_checkpoint(path, Sample(1).state);
-  rlimit previous;
-  getrlimit(RLIMIT_FSIZE, &previous);
-  const rlimit limit{4096, previous.rlim_max};
-  const auto handler = signal(SIGXFSZ, SIG_IGN);
-  setrlimit(RLIMIT_FSIZE, &limit);
-  std::string message;
-  try {
-    save_checkpoint(path, Sample(2).state);
-  } catch (const Error& error) {
-    message = error.what();
-  }
-  setrlimit(RLIMIT_FSIZE, &previous);
-  signal(SIGXFSZ, handler);
+  const std::string message = test::message_on_full_disk(4096, [&] { save_checkpoint(path, Sample(2).state); });
   REQUIRE_THAT(message, Contains(path) && Contains("File too large"));
   Sample loaded(-1);
   load_checkpoint(path, loaded.state);
