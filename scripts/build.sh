@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# build.sh [PRESET]: installs what is missing and builds a preset (release by default) under build/PRESET.
+# build.sh [PRESET [TARGET...]]: installs what is missing and builds a preset (release by default) under build/PRESET,
+# all of it or the targets named.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 preset=${1:-release}
 scripts/setup.sh
 cmake --preset "$preset" >/dev/null
-cmake --build "build/$preset"
+cmake --build "build/$preset" ${2:+--target "${@:2}"}

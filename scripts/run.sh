@@ -4,7 +4,7 @@
 # Extra arguments go to `itemloom train` (for example: --set training.epochs=5).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scripts/build.sh release
+scripts/build.sh release itemloom
 run=runs/online-retail
 program=build/release/itemloom
 if [ -e "$run" ]; then
