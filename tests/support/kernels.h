@@ -92,8 +92,8 @@ double worst_error(const Actual& actual, const Expected& expected, double floor 
 
 template <class A, class B>
 bool same_bits(const A& a, const B& b) {
-  return std::size(a) == std::size(b) &&
-         std::memcmp(std::data(a), std::data(b), std::size(a) * sizeof(*std::data(a))) == 0;
+  if (std::size(a) != std::size(b)) return false;
+  return std::size(a) == 0 || std::memcmp(std::data(a), std::data(b), std::size(a) * sizeof(*std::data(a))) == 0;
 }
 
 // Sets the thread count for a scope.
