@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/check.h"
+#include "core/config_reader.h"
 #include "core/files.h"
 #include "data/filters.h"
 #include "data/interactions.h"
@@ -34,36 +35,11 @@ std::string describe_sources(const DataConfig& config) {
   return sources.dump();
 }
 
-// Writes a described struct as JSON, active fields only.
-struct JsonWriter {
-  template <class Value>
-  void field(const char* key, const Value& value, const FieldOptions& options) {
-    if (options.active) json[key] = value;
-  }
-  template <class Struct>
-  void group(const char* key, Struct& values, const FieldOptions& options) {
-    if (options.active) json[key] = write(values);
-  }
-  template <class Element>
-  void list(const char* key, std::vector<Element>& elements, const FieldOptions& options) {
-    if (!options.active) return;
-    json[key] = Json::array();
-    for (Element& element : elements) json[key].push_back(write(element));
-  }
-  template <class Struct>
-  static Json write(Struct& values) {
-    JsonWriter writer;
-    values.describe(writer);
-    return std::move(writer.json);
-  }
-  Json json = Json::object();
-};
-
 // The part of the config that decides about the dataset's content.
 std::string describe_config(DataConfig config) {
   for (std::string& path : config.files) path = file_name(path);
   if (!config.titles.file.empty()) config.titles.file = file_name(config.titles.file);
-  Json json = JsonWriter::write(config);
+  Json json = dump_config(outline_of(config));
   for (const char* key : {"split", "temporal", "max_length", "windows", "window_stride"}) json.erase(key);
   return json.dump();
 }
