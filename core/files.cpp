@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <system_error>
@@ -157,6 +158,20 @@ std::string read_whole_file(const std::string& path) {
 
 void check_readable_file(const std::string& path) {
   InputFile file(path);
+}
+
+void finish_standard_output() {
+  CHECK(std::fflush(stdout) == 0 && std::ferror(stdout) == 0, "cannot write to standard output: ", errno_text(errno));
+}
+
+void check_folder_can_be_made(const std::string& path) {
+  CHECK(!path.empty(), "a folder to make has an empty name");
+  std::error_code ignored;
+  std::filesystem::path nearest = std::filesystem::absolute(path, ignored);
+  while (!std::filesystem::exists(nearest, ignored) && nearest.has_relative_path()) nearest = nearest.parent_path();
+  CHECK(is_folder(nearest.string()), "cannot create the folder ", path, ": ", nearest.string(), " is a file");
+  CHECK(access(nearest.c_str(), W_OK | X_OK) == 0, "cannot write to the folder ", path, ": ", nearest.string(), ": ",
+        errno_text(errno));
 }
 
 void make_folder(const std::string& path) {

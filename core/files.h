@@ -48,6 +48,14 @@ std::string read_whole_file(const std::string& path);
 // Throws, as every reader of files does, when `path` does not exist, is a folder, or cannot be read.
 void check_readable_file(const std::string& path);
 
+// Throws when what was printed has not all been taken by standard output (a full disk behind it): nobody else would say
+// so, since it is written when the buffer is full or the process ends.
+void finish_standard_output();
+
+// Throws when make_folder() could not make `path`, as far as that can be known without trying: something on the way to
+// it is a file, or may not be written to.
+void check_folder_can_be_made(const std::string& path);
+
 // Creates a folder and its parents; one that exists is fine, a file in its place is not.
 void make_folder(const std::string& path);
 

@@ -7,12 +7,13 @@ cd "$(dirname "$0")/.."
 scripts/build.sh release itemloom
 run=runs/online-retail
 program=build/release/itemloom
-if [ -e "$run" ]; then
+if [ -e "$run/config.resolved.json" ]; then
   "$program" train configs/online-retail.json --run "$run" --resume "$@"
 else
   "$program" train configs/online-retail.json --run "$run" "$@"
 fi
 "$program" evaluate --run "$run"
+"$program" evaluate --run "$run" --json > "$run/test.json"
 "$program" export --run "$run" --out "$run/export.h5"
 "$program" neighbors --run "$run" --item 85123A --top 5
-echo "results: $run/metrics.jsonl (training), $run/export.h5 (embeddings, neighbours, associations)"
+echo "results: $run/metrics.jsonl (training), $run/test.json (held-out purchases), $run/export.h5 (embeddings, neighbours, associations)"

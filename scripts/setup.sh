@@ -4,16 +4,17 @@
 set -euo pipefail
 
 packages=(
-  ca-certificates       # certificates for whatever is downloaded below
   g++ cmake ninja-build # compiler and build
   catch2                # unit tests
   libarchive-dev        # reads .gz .xz .zst .bz2 input
   libcli11-dev          # command line
+  libfmt-dev            # text output
   libhdf5-dev           # datasets, checkpoints, exports
   libhwy-dev            # portable vectors, chosen at run time
   libspdlog-dev         # logging
   libssl-dev            # SHA-256 of inputs and checkpoints
   nlohmann-json3-dev    # configs and reports
+  zlib1g-dev            # checks .gz input to its end
 )
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then

@@ -77,7 +77,7 @@ std::vector<std::vector<Association>> Associations::best_of_block(int32_t first,
     counts_.row(item, Vector<int32_t>(counts.data(), items));
     for (int64_t rank = 0; rank < kept; ++rank) {
       const size_t place = static_cast<size_t>(row * kept + rank);
-      if (indices[place] == item) continue;
+      if (indices[place] == item || indices[place] < 0) continue;
       result[static_cast<size_t>(row)].push_back(
           describe(item, indices[place], values[place], Vector<const int32_t>(counts.data(), items)));
     }

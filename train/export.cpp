@@ -176,6 +176,7 @@ void write_lines(const std::string& path, const std::vector<std::string>& lines)
   AsideFile file(path);
   for (std::string line : lines) {
     std::replace(line.begin(), line.end(), '\n', ' ');
+    std::replace(line.begin(), line.end(), '\r', ' ');
     file.write(line + "\n");
   }
   file.commit();
@@ -251,7 +252,7 @@ void export_word2vec(OpenedRun& run, const std::string& path, bool binary) {
   for (int64_t row = 0; row < table.rows(); ++row) {
     std::string word(run.dataset.item_ids[static_cast<int32_t>(row)]);
     for (char& character : word) {
-      if (character == ' ' || character == '\t') character = '_';
+      if (character == ' ' || character == '\t' || character == '\n' || character == '\r') character = '_';
     }
     file.write(word);
     if (binary) {

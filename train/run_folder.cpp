@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "core/files.h"
 #include "core/parallel.h"
 #include "data/prepare.h"
 
@@ -9,6 +10,38 @@ namespace itemloom {
 
 bool RunFolder::holds_run() const {
   return std::filesystem::exists(config());
+}
+
+void RunFolder::begin(const LoadedConfig& loaded, const Dataset& dataset) const {
+  std::vector<std::filesystem::path> made;  // innermost first
+  std::error_code ignored;
+  std::filesystem::path folder = std::filesystem::absolute(path_).lexically_normal();
+  for (; !std::filesystem::exists(folder, ignored) && folder.has_relative_path(); folder = folder.parent_path()) {
+    made.push_back(folder);
+  }
+  try {
+    make_folder(path_);
+    remove_leftovers(path_);
+    if (loaded.values.data.format != "prepared") save_dataset(dataset, this->dataset());
+    write_config(loaded);
+  } catch (...) {
+    for (const std::string& file : {config(), origins(), this->dataset()}) std::filesystem::remove(file, ignored);
+    // Only what is empty goes.
+    for (const std::filesystem::path& one : made) std::filesystem::remove(one, ignored);
+    throw;
+  }
+}
+
+void RunFolder::write_config(const LoadedConfig& loaded) const {
+  write_whole_file(origins(), loaded.origins);
+  write_whole_file(config(), loaded.resolved);
+}
+
+void check_trained_on(const std::string& checkpoint, const Dataset& dataset) {
+  const CheckpointEntries entries = read_checkpoint_header(checkpoint);
+  const auto hash = entries.texts.find("dataset_hash");
+  CHECK(hash != entries.texts.end() && hash->second == dataset.hash, checkpoint,
+        " was trained on another dataset than the run's; put back the data it began with");
 }
 
 Dataset run_dataset(const RunFolder& folder, const DataConfig& config) {
@@ -38,6 +71,7 @@ std::unique_ptr<OpenedRun> open_run(const std::string& path) {
                                                    .device = {}});
   use_threads(run->config.training);
   run->dataset = run_dataset(folder, run->config.data);
+  check_trained_on(checkpoint, run->dataset);
   run->split = make_split(run->dataset, run->config.data);
   run->instance =
       std::make_unique<ModelInstance>(run->config.model, run->dataset.item_count(), run->config.data.max_length,
@@ -47,8 +81,6 @@ std::unique_ptr<OpenedRun> open_run(const std::string& path) {
   load_checkpoint(checkpoint, state);
   run->entries = state;
   run->checkpoint_sha256 = checkpoint_content_hash(checkpoint);
-  CHECK(run->entries.texts.at("dataset_hash") == run->dataset.hash, checkpoint, " was trained on another dataset than ",
-        run->config.data.format == "prepared" ? run->config.data.files.front() : folder.dataset(), " holds now");
   return run;
 }
 

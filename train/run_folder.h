@@ -33,12 +33,21 @@ class RunFolder {
   std::string metrics() const { return path_ + "/metrics.jsonl"; }
   bool holds_run() const;
 
+  // Makes the folder of a new run, with its dataset (unless it is read from a prepared file) and config. When that
+  // fails, on a full disk for one, nothing of it stays.
+  void begin(const LoadedConfig& loaded, const Dataset& dataset) const;
+  // Writes the config and its origins. The config comes last, since it is what makes the folder a run.
+  void write_config(const LoadedConfig& loaded) const;
+
  private:
   std::string path_;
 };
 
 // The dataset of a run: the folder's own where it has one, else what the config names.
 Dataset run_dataset(const RunFolder& folder, const DataConfig& config);
+
+// Throws when the checkpoint was trained on another dataset than this one.
+void check_trained_on(const std::string& checkpoint, const Dataset& dataset);
 
 // A finished or running run, opened for questions: the best checkpoint where there is one, else the last.
 struct OpenedRun {

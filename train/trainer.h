@@ -1,12 +1,7 @@
-// The training loop: one optimizer step on one page, and around it epochs, validation, early stopping, checkpoints and
-// the answers to signals.
+// One optimizer step on one page, and the model it trains. Epochs, validation and checkpoints: train/training_run.h.
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <memory>
-#include <optional>
-#include <string>
 
 #include "core/device.h"
 #include "core/memory.h"

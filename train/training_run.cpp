@@ -176,9 +176,8 @@ void TrainingRun::save(const std::string& path) {
 
 void TrainingRun::restore() {
   CheckpointState saved = checkpoint_state();
+  check_trained_on(folder_.last_checkpoint(), dataset_);
   load_checkpoint(folder_.last_checkpoint(), saved);
-  CHECK(saved.texts.at("dataset_hash") == dataset_.hash, folder_.last_checkpoint(),
-        " was trained on another dataset; resume with the data it began with");
   optimizer_.set_steps(saved.integers.at("optimizer_steps"));
   state_ = {.epoch = saved.integers.at("epoch"),
             .batch = saved.integers.at("batch"),
@@ -219,10 +218,10 @@ void TrainingRun::take_step(const StepBatch& batch) {
   ++state_.skipped_in_a_row;
   spdlog::warn("step {} was skipped: the loss or its gradient is not finite", state_.step);
   CHECK(state_.skipped_in_a_row <= config_.training.max_skipped_steps, "the loss or its gradient was not finite ",
-        state_.skipped_in_a_row, " steps in a row, up to step ", state_.step,
-        " (training.max_skipped_steps); lower optimizer.learning_rate, or set optimizer.clip_norm. The last good state "
-        "is in ",
-        folder_.last_checkpoint());
+        state_.skipped_in_a_row, " steps in a row, up to step ", state_.step, " (training.max_skipped_steps is ",
+        config_.training.max_skipped_steps, "); lower optimizer.learning_rate, or set optimizer.clip_norm. ",
+        std::filesystem::exists(folder_.last_checkpoint()) ? "The last good state is in " + folder_.last_checkpoint()
+                                                           : "No state was saved before");
 }
 
 // Gives false when a signal ended it before its last batch.
@@ -337,23 +336,22 @@ RunOutcome train_run(const LoadedConfig& loaded, const std::string& path, bool r
     check_same_run(loaded, folder);
   } else {
     CHECK(!folder.holds_run(), path, " already holds a run; add --resume to go on with it, or choose another --run");
+    check_folder_can_be_made(path);
   }
   use_threads(loaded.values.training);
   Dataset dataset = resume ? run_dataset(folder, loaded.values.data) : prepare(loaded.values.data);
-  std::fputs(report_text(nlohmann::ordered_json::parse(dataset.report)).c_str(), stderr);
   TrainingRun run(loaded, folder, dataset);
-  // Nothing is written before all input has been read and found good; the config comes last, since it is what makes the
-  // folder a run.
-  make_folder(path);
-  remove_leftovers(path);
-  if (!resume && loaded.values.data.format != "prepared") save_dataset(dataset, folder.dataset());
-  write_whole_file(folder.origins(), loaded.origins);
-  write_whole_file(folder.config(), loaded.resolved);
-  if (resume && std::filesystem::exists(folder.last_checkpoint())) {
-    run.restore();
-  } else if (resume) {
-    spdlog::info("{} has no checkpoint yet: beginning from the start", path);
+  // Nothing is written before all input has been read and found good.
+  const bool has_checkpoint = std::filesystem::exists(folder.last_checkpoint());
+  if (resume && has_checkpoint) run.restore();
+  if (resume) {
+    remove_leftovers(path);
+    folder.write_config(loaded);
+  } else {
+    folder.begin(loaded, dataset);
   }
+  std::fputs(report_text(nlohmann::ordered_json::parse(dataset.report)).c_str(), stderr);
+  if (resume && !has_checkpoint) spdlog::info("{} has no checkpoint yet: beginning from the start", path);
   return run.run();
 }
 

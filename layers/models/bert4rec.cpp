@@ -28,7 +28,7 @@ Bert4Rec::Bert4Rec(const Scope& scope, const ModelConfig& config, int64_t items,
   const float deviation = static_cast<float>(config.initial_std);
   const BlockOptions options{.hidden_size = config.hidden_size,
                              .heads = config.heads,
-                             .inner_size = config.inner_size > 0 ? config.inner_size : 4 * config.hidden_size,
+                             .inner_size = config.effective_inner_size(),
                              .dropout = dropout_,
                              .attention_dropout = static_cast<float>(config.attention_dropout),
                              .causal = false,

@@ -1,4 +1,4 @@
-#!/ usr / bin / env python3
+#!/usr/bin/env python3
 """check_exports.py FOLDER: opens what `itemloom export` wrote (export.h5, npy/, vectors.txt, vectors.bin, export.csv)
 with h5py, numpy, pandas and gensim, and checks that they say the same. Exits with 1 and a message where they do not."""
 import os
@@ -31,7 +31,7 @@ assert len(set(ids)) == items, "item ids repeat"
 assert vectors.shape[0] == items and vectors.dtype == np.float32, vectors.shape
 assert (counts > 0).all(), "an item without a training interaction"
 
-#Neighbours : what numpy finds, in the same order(up to rounding), never the item itself.
+# Neighbours: what numpy finds, in the same order (up to rounding), never the item itself.
 unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 similarity = unit @ unit.T
 np.fill_diagonal(similarity, -np.inf)
@@ -40,7 +40,7 @@ expected = -np.sort(-similarity, axis=1)[:, :k]
 assert np.allclose(neighbor_scores, expected, atol=1e-5), np.abs(neighbor_scores - expected).max()
 assert (neighbors != np.arange(items)[:, None]).all(), "an item is its own neighbour"
 
-#Associations : probabilities over the other items, best first; lift by its definition.
+# Associations: probabilities over the other items, best first.
 score = associations["score"]
 assert ((score > 0) & (score < 1)).all() and (np.diff(score, axis=1) <= 0).all(), "scores are not sorted probabilities"
 assert (score.sum(axis=1) <= 1 + 1e-4).all(), "probabilities sum to more than 1"

@@ -5,6 +5,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "core/files.h"
 #include "data/dataset.h"
 #include "data/report.h"
 #include "train/commands/commands.h"
@@ -22,6 +23,8 @@ struct Options {
 void prepare_dataset(const Options& options) {
   const LoadedConfig config = load_config(options.config, options.settings);
   use_threads(config.values.training);
+  // Whether the file can be written is found out before hours of reading, not after.
+  { const AsideFile probe(options.out); }
   const Dataset dataset = prepare(config.values.data);
   save_dataset(dataset, options.out);
   fmt::print(stderr, "{}", report_text(nlohmann::ordered_json::parse(dataset.report)));

@@ -29,6 +29,7 @@ void add_common(CLI::App* command, Options& options) {
 void show_neighbors(const Options& options) {
   const auto run = open_run(options.run);
   const int32_t item = run->dataset.find_item(options.items.front());
+  const std::vector<int64_t> counts = training_item_counts(run->dataset, run->split);
   const auto neighbors =
       nearest_items(*run, item, options.top, options.by == "dot" ? Similarity::kDot : Similarity::kCosine);
   nlohmann::ordered_json answer = {{"item", item_json(run->dataset, item)}, {"by", options.by}};
@@ -37,7 +38,7 @@ void show_neighbors(const Options& options) {
   for (const Neighbor& neighbor : neighbors) {
     nlohmann::ordered_json line = item_json(run->dataset, neighbor.item);
     line["score"] = neighbor.score;
-    line["count"] = run->dataset.item_counts[static_cast<size_t>(neighbor.item)];
+    line["count"] = counts[static_cast<size_t>(neighbor.item)];
     if (!options.json) {
       fmt::print("  {:8.4f}  {:>7}x  {}\n", neighbor.score, line["count"].get<int64_t>(),
                  item_text(run->dataset, neighbor.item));
@@ -84,6 +85,7 @@ void show_recommendations(const Options& options) {
   for (const std::string& id : options.items) history.push_back(run->dataset.find_item(id));
   ModelScorer scorer(run->device, run->instance->model(), run->config.data.max_length);
   const std::string seen = options.seen.empty() ? run->config.evaluation.seen_items : options.seen;
+  const std::vector<int64_t> counts = training_item_counts(run->dataset, run->split);
   const History histories[] = {History(history.data(), history.size())};
   const auto found = recommend(run->device, scorer, histories, options.top, seen == "exclude").front();
   nlohmann::ordered_json answer = {{"history", nlohmann::ordered_json::array()}, {"seen_items", seen}};
@@ -93,7 +95,7 @@ void show_recommendations(const Options& options) {
   for (const Recommendation& one : found) {
     nlohmann::ordered_json line = item_json(run->dataset, one.item);
     line["score"] = one.score;
-    line["count"] = run->dataset.item_counts[static_cast<size_t>(one.item)];
+    line["count"] = counts[static_cast<size_t>(one.item)];
     if (!options.json) {
       fmt::print("  {:8.4f}  {:>7}x  {}\n", one.score, line["count"].get<int64_t>(), item_text(run->dataset, one.item));
     }

@@ -1,0 +1,164 @@
+#include "data/loader.h"
+
+#include <cmath>
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "tests/support/catch.h"
+#include "tests/support/kernels.h"
+
+namespace itemloom {
+namespace {
+
+constexpr int64_t kItems = 50;
+
+struct Sequences {
+  std::vector<int32_t> items;
+  std::vector<int64_t> begins, ends;
+  explicit Sequences(const std::vector<int64_t>& lengths) {
+    for (int64_t length : lengths) {
+      begins.push_back(static_cast<int64_t>(items.size()));
+      for (int64_t place = 0; place < length; ++place) {
+        items.push_back(static_cast<int32_t>(test::random_int(4, static_cast<int64_t>(items.size()), kItems)));
+      }
+      ends.push_back(static_cast<int64_t>(items.size()));
+    }
+  }
+  std::vector<Window> windows(const DataConfig& config) const {
+    return make_windows(Vector<const int64_t>(begins.data(), begins.size()),
+                        Vector<const int64_t>(ends.data(), ends.size()), config);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("windows are the last items of a sequence, or slide until its start is covered", "[loader]") {
+  const Sequences sequences({3, 0, 12});
+  DataConfig config;
+  config.max_length = 5;
+  auto windows = sequences.windows(config);
+  REQUIRE(windows.size() == 2);
+  REQUIRE(windows[0].begin == 0);
+  REQUIRE(windows[0].length == 3);
+  REQUIRE(windows[1].begin == 10);
+  REQUIRE(windows[1].length == 5);
+  config.windows = "sliding";
+  config.window_stride = 4;
+  windows = sequences.windows(config);
+  std::set<int64_t> covered;
+  for (const Window& window : windows) {
+    REQUIRE(window.length <= 5);
+    for (int64_t item = window.begin; item < window.begin + window.length; ++item) covered.insert(item);
+  }
+  REQUIRE(covered.size() == 15);
+}
+
+TEST_CASE("every window comes once an epoch, orders differ between epochs, batches are a function of their place",
+          "[loader]") {
+  std::vector<int64_t> lengths;
+  for (int64_t i = 0; i < 37; ++i) lengths.push_back(1 + i % 9);
+  const Sequences sequences(lengths);
+  DataConfig data;
+  data.max_length = 9;
+  MaskingConfig masking;
+  auto loader = [&](int64_t sequences_a_batch, int64_t tokens) {
+    return std::make_unique<Loader>(Vector<const int32_t>(sequences.items.data(), sequences.items.size()),
+                                    sequences.windows(data), Masking(masking, 3, kItems),
+                                    LoaderOptions{.max_length = 9,
+                                                  .batch_sequences = sequences_a_batch,
+                                                  .batch_tokens = tokens,
+                                                  .piece_tokens = 12,
+                                                  .seed = 3});
+  };
+  for (int64_t tokens : {0, 30}) {
+    auto one = loader(8, tokens), other = loader(8, tokens);
+    int64_t rows = 0, samples = 0;
+    std::vector<int32_t> first_epoch, second_epoch;
+    for (int64_t batch = 0; batch < one->batches(0); ++batch) {
+      const StepBatch& step = one->load(0, batch);
+      int64_t masked = 0;
+      if (tokens > 0) REQUIRE(step.rows <= 30);
+      for (size_t index = 0; index < step.piece_count; ++index) {
+        const PackedBatch& piece = step.pieces[index];
+        REQUIRE(piece.rows() <= 12);
+        masked += piece.masked();
+        first_epoch.insert(first_epoch.end(), piece.items.begin(), piece.items.end());
+        for (int64_t sequence = 0; sequence < piece.sequences(); ++sequence) {
+          const int64_t last = piece.sequence_offsets[static_cast<size_t>(sequence) + 1] - 1;
+          REQUIRE(piece.positions[static_cast<size_t>(last)] == 8);
+        }
+      }
+      REQUIRE(masked == step.masked);
+      rows += step.rows;
+      samples += step.sequences;
+    }
+    REQUIRE(rows == static_cast<int64_t>(sequences.items.size()));
+    REQUIRE(samples == 37);
+    for (int64_t batch = 0; batch < one->batches(1); ++batch) {
+      const StepBatch& step = one->load(1, batch);
+      for (size_t index = 0; index < step.piece_count; ++index) {
+        second_epoch.insert(second_epoch.end(), step.pieces[index].items.begin(), step.pieces[index].items.end());
+      }
+    }
+    REQUIRE(first_epoch != second_epoch);
+    // Asked for out of order, a batch is the same.
+    const std::vector<int32_t> third = one->load(1, 2).pieces[0].items;
+    REQUIRE(other->load(1, 2).pieces[0].items == third);
+  }
+}
+
+TEST_CASE("at least one item is masked, and shares are as configured", "[loader]") {
+  const std::vector<int32_t> window = {5, 6, 7, 8, 9, 10, 11, 12};
+  const Vector<const int32_t> view(window.data(), window.size());
+  MaskingConfig config;
+  config.probability = 0.25;
+  config.mask_last_share = 0;
+  config.replacement = "bert";
+  int64_t masked = 0, kept = 0, replaced = 0, samples = 4000;
+  const Masking masking(config, 7, kItems);
+  for (int64_t sample = 0; sample < samples; ++sample) {
+    PackedBatch batch;
+    batch.clear();
+    masking.append(batch, view, sample, 0, 0, 8);
+    REQUIRE(batch.masked() >= 1);
+    masked += batch.masked();
+    for (int64_t i = 0; i < batch.masked(); ++i) {
+      const int64_t row = batch.masked_rows[static_cast<size_t>(i)];
+      const int32_t shown = batch.items[static_cast<size_t>(row)], target = batch.targets[static_cast<size_t>(i)];
+      REQUIRE(target == window[static_cast<size_t>(row)]);
+      kept += shown == target;
+      replaced += shown != target && shown != kItems;
+    }
+  }
+  const double share = static_cast<double>(masked) / static_cast<double>(8 * samples);
+  // 0.25, and one mask for the 10 % of samples that would have none.
+  REQUIRE(share == Approx(0.25 + std::pow(0.75, 8) / 8).epsilon(0.03));
+  REQUIRE(static_cast<double>(kept) / static_cast<double>(masked) == Approx(0.1 * 1.02).epsilon(0.12));
+  REQUIRE(static_cast<double>(replaced) / static_cast<double>(masked) == Approx(0.1 * 0.98).epsilon(0.12));
+
+  config.mask_last_share = 1;
+  const Masking last_only(config, 7, kItems);
+  PackedBatch batch;
+  batch.clear();
+  last_only.append(batch, view, 0, 0, 3, 10);
+  REQUIRE(batch.masked_rows == std::vector<int64_t>{7});
+  REQUIRE(batch.targets == std::vector<int32_t>{12});
+  REQUIRE(batch.masked_row_ids == std::vector<uint32_t>{37});
+  REQUIRE(batch.positions.front() == 2);
+}
+
+TEST_CASE("a history ends in one mask at the last position and is cut from its start", "[loader]") {
+  const std::vector<int32_t> history = {1, 2, 3, 4, 5, 6};
+  PackedBatch batch;
+  batch.clear();
+  batch.append_history(Vector<const int32_t>(history.data(), 6), 50, 4, 9);
+  REQUIRE(batch.items == std::vector<int32_t>{4, 5, 6, 50});
+  REQUIRE(batch.positions == std::vector<int32_t>{0, 1, 2, 3});
+  batch.append_history(Vector<const int32_t>(history.data(), 1), 50, 4);
+  REQUIRE(batch.items == std::vector<int32_t>{4, 5, 6, 50, 1, 50});
+  REQUIRE(batch.masked_rows == std::vector<int64_t>{3, 5});
+  REQUIRE(batch.sequence_offsets == std::vector<int64_t>{0, 4, 6});
+}
+
+}  // namespace itemloom
