@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cctype>
 
+#include "core/edit_distance.h"
+
 namespace itemloom {
 namespace {
 
@@ -15,26 +17,6 @@ std::string normalised(std::string_view text) {
     out += c == '-' || c == ' ' ? '_' : static_cast<char>(std::tolower(byte));
   }
   return out;
-}
-
-// Insertions, deletions, substitutions and swaps of neighbours between two texts (optimal string alignment).
-int64_t distance_between(const std::string& a, const std::string& b) {
-  const size_t width = b.size() + 1;
-  std::vector<int64_t> table((a.size() + 1) * width);
-  for (size_t i = 0; i <= a.size(); ++i) {
-    for (size_t j = 0; j <= b.size(); ++j) {
-      int64_t& best = table[i * width + j];
-      if (i == 0 || j == 0) {
-        best = static_cast<int64_t>(i + j);
-        continue;
-      }
-      best = table[(i - 1) * width + j - 1] + (a[i - 1] != b[j - 1]);
-      best = std::min({best, table[(i - 1) * width + j] + 1, table[i * width + j - 1] + 1});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
-        best = std::min(best, table[(i - 2) * width + j - 2] + 1);
-    }
-  }
-  return table.back();
 }
 
 // Texts further apart than this are not meant for each other.
@@ -66,7 +48,7 @@ int64_t nearest_text(std::string_view text, const std::vector<std::string>& cand
   if (text.size() > kMaxTextCompared) return -1;
   int64_t best = -1, best_distance = tolerance(text) + 1;
   for (size_t i = 0; i < candidates.size(); ++i) {
-    const int64_t distance = distance_between(normalised(text), normalised(candidates[i]));
+    const int64_t distance = edit_distance(normalised(text), normalised(candidates[i]), best_distance);
     if (distance < best_distance) {
       best = static_cast<int64_t>(i);
       best_distance = distance;
@@ -90,7 +72,7 @@ std::string advice_on_unknown_key(const ConfigOutline& root, const ConfigOutline
   int64_t best = tolerance(key) + 1;
   for (const Key& candidate : keys) {
     if (key.size() > kMaxTextCompared) break;
-    const int64_t distance = distance_between(normalised(key), normalised(candidate.name));
+    const int64_t distance = edit_distance(normalised(key), normalised(candidate.name), best);
     if (distance > tolerance(key)) continue;
     // A key nearby needs to be less alike than a key elsewhere.
     const int64_t score = distance + (candidate.group_path == group_path ? 0 : 1);

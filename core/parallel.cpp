@@ -36,7 +36,6 @@ class Pool {
     for (std::thread& worker : workers_) worker.join();
   }
   int threads() const { return static_cast<int>(ranges_.size()); }
-  void set_spinning(bool spin) { spin_.store(spin, std::memory_order_relaxed); }
 
   void run(int64_t count, FunctionRef<void(int64_t, int)> body) {
     const int threads = this->threads();
@@ -88,7 +87,7 @@ class Pool {
   // Spins for a while if allowed to, then sleeps.
   template <class Ready, class Sleep>
   void await(Ready ready, Sleep sleep) {
-    if (spin_.load(std::memory_order_relaxed)) {
+    if (spin_) {
       const auto limit = std::chrono::steady_clock::now() + std::chrono::microseconds(50);
       do {
         for (int turn = 0; turn < 64; ++turn) {
@@ -122,7 +121,7 @@ class Pool {
 
   std::vector<Range> ranges_;
   std::vector<std::thread> workers_;
-  std::atomic<bool> spin_;
+  const bool spin_;
   std::atomic<bool> stop_{false};
   std::atomic<uint32_t> generation_{0};
   std::atomic<int> busy_{0};
@@ -150,10 +149,6 @@ void set_thread_count(int count) {
 
 int thread_count() {
   return pool()->threads();
-}
-
-void set_spinning(bool spin) {
-  pool()->set_spinning(spin);
 }
 
 void parallel_for(int64_t count, FunctionRef<void(int64_t)> body) {

@@ -33,12 +33,10 @@ class FunctionRef<Result(Arguments...)> {
 
 // Sets the number of threads (the caller's included) of the process's pool; at least 1. Not to be called from inside a
 // parallel region. The default is the number of processors this process may run on.
+// Idle workers spin for some tens of microseconds before they sleep (which saves a wake-up per kernel) only when the
+// process has a processor a thread: on a machine without, spinning costs dearly.
 void set_thread_count(int count);
 int thread_count();
-
-// Whether idle workers spin for some tens of microseconds before they sleep. Spinning saves a wake-up per kernel on an
-// idle machine and costs dearly on a busy one; the default is to spin only when the process has a processor a thread.
-void set_spinning(bool spin);
 
 // Runs body(task) for every task in [0, count) and returns when all are done. Tasks are handed out in order from a
 // contiguous range per thread, idle threads take from the others' ranges. An exception in a task is rethrown here

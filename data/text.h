@@ -15,10 +15,6 @@ int64_t first_invalid_utf8(std::string_view text);
 // characters, an ellipsis after them.
 std::string in_quotes(std::string_view text);
 
-// The number of insertions, deletions, substitutions and swaps of neighbours that turn a into b (in bytes, optimal
-// string alignment), or limit + 1 when it is more than limit.
-int64_t edit_distance(std::string_view a, std::string_view b, int64_t limit);
-
 // "1,234,567"
 std::string grouped(int64_t number);
 

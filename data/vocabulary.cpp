@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "core/edit_distance.h"
 #include "data/hashing.h"
 #include "data/text.h"
 

@@ -1,5 +1,7 @@
 #include "layers/ops.h"
 
+#include <optional>
+
 #include "kernels/attention.h"
 #include "kernels/dropout.h"
 #include "kernels/gemm.h"
@@ -9,6 +11,32 @@
 #include "kernels/rows.h"
 
 namespace itemloom::ops {
+namespace {
+
+// Dropout of checked arguments, plus the residual where there is one.
+Tensor drop(Tape& tape, const Tensor& x, std::optional<Tensor> residual, Vector<const uint32_t> row_ids,
+            float probability) {
+  Tensor y = tape.matrix(x.rows(), x.columns());
+  const DropoutKey key = tape.next_dropout();
+  run(tape.device(),
+      DropoutForward{.x = x.matrix(),
+                     .residual = residual ? Matrix<const float>(residual->matrix()) : Matrix<const float>::none(),
+                     .row_ids = row_ids,
+                     .probability = probability,
+                     .key = key,
+                     .y = y.matrix()});
+  tape.record(y, [=](Tape& t) {
+    run(t.device(), DropoutBackward{.dy = t.gradient_matrix(y),
+                                    .row_ids = row_ids,
+                                    .probability = probability,
+                                    .key = key,
+                                    .dx = t.gradient_matrix(x),
+                                    .dresidual = residual ? t.gradient_matrix(*residual) : Matrix<float>::none()});
+  });
+  return y;
+}
+
+}  // namespace
 
 Tensor embedding(Tape& tape, const Tensor& table, Vector<const int32_t> ids) {
   return embedding_bag(tape, table, ids, Vector<const int64_t>::none(), Vector<const float>::none(), BagMode::kSum);
@@ -114,23 +142,7 @@ Tensor add(Tape& tape, const Tensor& x, const Tensor& y) {
 Tensor dropout(Tape& tape, const Tensor& x, Vector<const uint32_t> row_ids, float probability) {
   if (!tape.training() || probability == 0) return x;
   CHECK(row_ids.size() == x.rows(), "dropout: ", row_ids.size(), " row ids for x ", x.shape());
-  Tensor y = tape.matrix(x.rows(), x.columns());
-  const DropoutKey key = tape.next_dropout();
-  run(tape.device(), DropoutForward{.x = x.matrix(),
-                                    .residual = Matrix<const float>::none(),
-                                    .row_ids = row_ids,
-                                    .probability = probability,
-                                    .key = key,
-                                    .y = y.matrix()});
-  tape.record(y, [=](Tape& t) {
-    run(t.device(), DropoutBackward{.dy = t.gradient_matrix(y),
-                                    .row_ids = row_ids,
-                                    .probability = probability,
-                                    .key = key,
-                                    .dx = t.gradient_matrix(x),
-                                    .dresidual = Matrix<float>::none()});
-  });
-  return y;
+  return drop(tape, x, std::nullopt, row_ids, probability);
 }
 
 Tensor dropout_add(Tape& tape, const Tensor& x, const Tensor& residual, Vector<const uint32_t> row_ids,
@@ -139,23 +151,7 @@ Tensor dropout_add(Tape& tape, const Tensor& x, const Tensor& residual, Vector<c
         ", the residual is ", residual.shape());
   if (!tape.training()) probability = 0;
   CHECK(probability == 0 || row_ids.size() == x.rows(), "dropout_add: ", row_ids.size(), " row ids for x ", x.shape());
-  Tensor y = tape.matrix(x.rows(), x.columns());
-  const DropoutKey key = tape.next_dropout();
-  run(tape.device(), DropoutForward{.x = x.matrix(),
-                                    .residual = residual.matrix(),
-                                    .row_ids = row_ids,
-                                    .probability = probability,
-                                    .key = key,
-                                    .y = y.matrix()});
-  tape.record(y, [=](Tape& t) {
-    run(t.device(), DropoutBackward{.dy = t.gradient_matrix(y),
-                                    .row_ids = row_ids,
-                                    .probability = probability,
-                                    .key = key,
-                                    .dx = t.gradient_matrix(x),
-                                    .dresidual = t.gradient_matrix(residual)});
-  });
-  return y;
+  return drop(tape, x, residual, row_ids, probability);
 }
 
 Tensor self_attention(Tape& tape, const Tensor& qkv, Vector<const int64_t> sequence_offsets,

@@ -102,30 +102,6 @@ HWY_INLINE void pack_panel_transposed(const float* b, int64_t stride, int64_t k,
   }
 }
 
-// Packs columns [0, rows) of a, stored (K, m) with rows `stride` apart, into a strip: strip[k][i], kTileRows wide. The
-// strip needs kLanes floats of room behind its end.
-HWY_INLINE void pack_strip(const float* a, int64_t stride, int64_t k, int64_t rows, float* strip) {
-  const TileTag d;
-  const int64_t readable = stride;  // floats from a to the end of its row at least; the last rows are copied exactly
-  if (rows == kTileRows && readable >= kLanes) {
-    const int64_t fast = std::max<int64_t>(0, k - 1);
-    for (int64_t row = 0; row < fast; ++row) {
-      hn::StoreU(hn::LoadU(d, a + row * stride), d, strip + row * kTileRows);
-    }
-    for (int64_t row = fast; row < k; ++row) {
-      std::memcpy(strip + row * kTileRows, a + row * stride, kTileRows * sizeof(float));
-    }
-    return;
-  }
-  for (int64_t row = 0; row < k; ++row) {
-    for (int64_t i = 0; i < rows; ++i) strip[row * kTileRows + i] = a[row * stride + i];
-    for (int64_t i = rows; i < kTileRows; ++i) strip[row * kTileRows + i] = 0;
-  }
-}
-inline constexpr int64_t strip_size(int64_t k) {
-  return k * kTileRows + kLanes;
-}
-
 }  // namespace HWY_NAMESPACE
 }  // namespace itemloom
 HWY_AFTER_NAMESPACE();

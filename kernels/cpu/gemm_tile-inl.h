@@ -48,7 +48,7 @@ struct TileInput {
 
 enum class TileSource {
   kRows,     // A(i, k) is a[i * a_stride + k]: row-major
-  kColumns,  // A(i, k) is a[k * a_stride + i]: transposed, or a strip from pack_strip (stride kTileRows)
+  kColumns,  // A(i, k) is a[k * a_stride + i]: transposed
 };
 
 // The end of a tile whose panel is cut by the edge of C.
@@ -158,13 +158,6 @@ HWY_NOINLINE inline void multiply_panel(const float* a, int64_t a_stride, int64_
                                            .ahead_step = 0},
                                           tile);
   });
-}
-
-// The strip's rows (at most kTileRows) times one packed panel.
-inline void multiply_strip(const float* strip, int64_t rows, const float* panel, int64_t k, const TileOutput& out) {
-  kTiles<TileSource::kColumns>[rows - 1](
-      {.a = strip, .a_stride = kTileRows, .b = panel, .b_stride = kPanel, .k = k, .ahead = panel, .ahead_step = 0},
-      out);
 }
 
 }  // namespace HWY_NAMESPACE

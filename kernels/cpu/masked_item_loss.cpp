@@ -100,7 +100,7 @@ struct Chunk {
   float* kept(int64_t tile, int64_t row) const { return work.kept + (tile * sizes.chunk_rows + row) * kTileItems; }
   float* pull(int64_t tile, int64_t row) const { return work.pulls + (tile * sizes.chunk_rows + row) * sizes.columns; }
   // Panel `panel` of the table's columns, `items` of the tile deep.
-  const float* column_panel(int64_t tile, int64_t panel) const {
+  float* column_panel(int64_t tile, int64_t panel) const {
     return work.column_panels + tile * kTileItems * sizes.column_panels * kPanel +
            panel * kPanel * sizes.items_in(tile);
   }
@@ -118,7 +118,7 @@ void pack_table(const MaskedItemLoss& args, const Sizes& sizes, const Workspace&
     for (int64_t panel = 0; panel < sizes.column_panels; ++panel) {
       const int64_t column = panel * kPanel;
       pack_panel(args.table.row(begin) + column, sizes.columns, end - begin, std::min(kPanel, sizes.columns - column),
-                 const_cast<float*>(all.column_panel(tile, panel)));
+                 all.column_panel(tile, panel));
     }
   });
 }
@@ -262,7 +262,7 @@ void pack_scaled_hidden(const Chunk& chunk, int64_t tile, float* factors, float*
   }
 }
 
-// dbias of items [begin, begin + kWidth) or fewer at the end of the catalogue.
+// dbias of items [item, item + kVectors vectors) or fewer at the end of the catalogue.
 template <int kVectors, class Lanes>
 HWY_INLINE void add_bias_gradient(const Chunk& chunk, int64_t tile, int64_t item, const float* factors, Lanes lanes) {
   const Floats d;

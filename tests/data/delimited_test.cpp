@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "core/edit_distance.h"
 #include "data/text.h"
 #include "data/timestamp.h"
 #include "data/vocabulary.h"
