@@ -1,37 +1,90 @@
 #include "train/run_folder.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <filesystem>
+#include <vector>
 
 #include "core/files.h"
 #include "core/parallel.h"
 #include "data/prepare.h"
 
 namespace itemloom {
+namespace {
+
+// The folders on the way to `path` that do not exist, innermost first.
+std::vector<std::filesystem::path> missing_folders(const std::string& path) {
+  std::vector<std::filesystem::path> missing;
+  std::error_code ignored;
+  std::filesystem::path folder = std::filesystem::absolute(path).lexically_normal();
+  for (; !std::filesystem::exists(folder, ignored) && folder.has_relative_path(); folder = folder.parent_path()) {
+    missing.push_back(folder);
+  }
+  return missing;
+}
+
+// What holds anything stays.
+void remove_empty(const std::vector<std::filesystem::path>& folders) {
+  std::error_code ignored;
+  for (const std::filesystem::path& folder : folders) std::filesystem::remove(folder, ignored);
+}
+
+}  // namespace
+
+FolderLock::FolderLock(const std::string& folder)
+    : descriptor_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+  if (flock(descriptor_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
+  close(descriptor_);
+  fail("another itemloom train is running in ", folder, "; let it end, or choose another --run");
+}
+
+FolderLock::~FolderLock() {
+  if (descriptor_ >= 0) close(descriptor_);
+}
 
 bool RunFolder::holds_run() const {
   return std::filesystem::exists(config());
 }
 
-void RunFolder::begin(const LoadedConfig& loaded, const Dataset& dataset) const {
-  std::vector<std::filesystem::path> made;  // innermost first
-  std::error_code ignored;
-  std::filesystem::path folder = std::filesystem::absolute(path_).lexically_normal();
-  for (; !std::filesystem::exists(folder, ignored) && folder.has_relative_path(); folder = folder.parent_path()) {
-    made.push_back(folder);
-  }
+void RunFolder::check_holds_no_run() const {
+  CHECK(!holds_run(), path_, " already holds a run; add --resume to go on with it, or choose another --run");
+}
+
+FolderLock RunFolder::begin(const LoadedConfig& loaded, const Dataset& dataset) const {
+  const std::vector<std::filesystem::path> made = missing_folders(path_);
   try {
     make_folder(path_);
+  } catch (...) {
+    remove_empty(made);
+    throw;
+  }
+  FolderLock lock(path_);
+  // Since it was looked at first, another process may have begun one and ended.
+  check_holds_no_run();
+  try {
     remove_leftovers(path_);
     if (loaded.values.data.format != "prepared") save_dataset(dataset, this->dataset());
     write_config(loaded);
   } catch (...) {
+    std::error_code ignored;
     for (const std::string& file : {config(), origins(), this->dataset()}) std::filesystem::remove(file, ignored);
-    // Only what is empty goes.
-    for (const std::filesystem::path& one : made) std::filesystem::remove(one, ignored);
+    remove_empty(made);
     throw;
   }
+  return lock;
 }
 
+FolderLock RunFolder::go_on(const LoadedConfig& loaded) const {
+  FolderLock lock(path_);
+  remove_leftovers(path_);
+  write_config(loaded);
+  return lock;
+}
+
+// The config comes last, since it is what makes the folder a run.
 void RunFolder::write_config(const LoadedConfig& loaded) const {
   write_whole_file(origins(), loaded.origins);
   write_whole_file(config(), loaded.resolved);

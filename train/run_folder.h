@@ -11,6 +11,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "data/dataset.h"
 #include "data/split.h"
@@ -19,6 +20,21 @@
 #include "train/trainer.h"
 
 namespace itemloom {
+
+// Keeps a folder to one `itemloom train`: held from its making until the end of its life, which the end of the process
+// is too, however it comes.
+class FolderLock {
+ public:
+  // Throws Error when another process, or another lock of this one, holds the folder. Where the file system has no
+  // locks nothing is held.
+  explicit FolderLock(const std::string& folder);
+  ~FolderLock();
+  FolderLock(FolderLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+  FolderLock& operator=(FolderLock&&) = delete;
+
+ private:
+  int descriptor_;
+};
 
 class RunFolder {
  public:
@@ -33,13 +49,19 @@ class RunFolder {
   std::string metrics() const { return path_ + "/metrics.jsonl"; }
   bool holds_run() const;
 
+  // Throws when the folder holds a run.
+  void check_holds_no_run() const;
+
   // Makes the folder of a new run, with its dataset (unless it is read from a prepared file) and config. When that
   // fails, on a full disk for one, nothing of it stays.
-  void begin(const LoadedConfig& loaded, const Dataset& dataset) const;
-  // Writes the config and its origins. The config comes last, since it is what makes the folder a run.
-  void write_config(const LoadedConfig& loaded) const;
+  [[nodiscard]] FolderLock begin(const LoadedConfig& loaded, const Dataset& dataset) const;
+  // Takes the folder of a run to go on with it, clears away what killed writers left, and writes the config, of which
+  // values that decide nothing about the parameters may have changed.
+  [[nodiscard]] FolderLock go_on(const LoadedConfig& loaded) const;
 
  private:
+  void write_config(const LoadedConfig& loaded) const;
+
   std::string path_;
 };
 

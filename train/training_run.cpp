@@ -335,7 +335,7 @@ RunOutcome train_run(const LoadedConfig& loaded, const std::string& path, bool r
     CHECK(folder.holds_run(), "--resume: ", path, " holds no run");
     check_same_run(loaded, folder);
   } else {
-    CHECK(!folder.holds_run(), path, " already holds a run; add --resume to go on with it, or choose another --run");
+    folder.check_holds_no_run();
     check_folder_can_be_made(path);
   }
   use_threads(loaded.values.training);
@@ -344,12 +344,7 @@ RunOutcome train_run(const LoadedConfig& loaded, const std::string& path, bool r
   // Nothing is written before all input has been read and found good.
   const bool has_checkpoint = std::filesystem::exists(folder.last_checkpoint());
   if (resume && has_checkpoint) run.restore();
-  if (resume) {
-    remove_leftovers(path);
-    folder.write_config(loaded);
-  } else {
-    folder.begin(loaded, dataset);
-  }
+  const FolderLock lock = resume ? folder.go_on(loaded) : folder.begin(loaded, dataset);
   std::fputs(report_text(nlohmann::ordered_json::parse(dataset.report)).c_str(), stderr);
   if (resume && !has_checkpoint) spdlog::info("{} has no checkpoint yet: beginning from the start", path);
   return run.run();

@@ -1,6 +1,9 @@
 // What the program refuses, from the outside: one clear line, the right exit code, and every file as it was before.
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <csignal>
 #include <filesystem>
 #include <functional>
 #include <sstream>
@@ -9,6 +12,7 @@
 #include "tests/e2e/small_data.h"
 #include "tests/support/catch.h"
 #include "tests/support/kernels.h"
+#include "train/run_folder.h"
 
 namespace itemloom {
 namespace {
@@ -233,6 +237,34 @@ TEST_CASE("places that cannot be written are refused", "[e2e][refusals]") {
     require_refused(folder, answer + Words{"config.json/x", "--format", format}, {"config.json/x"});
   }
   require_refused(folder, answer + Words{"nowhere/x.h5"}, {"the folder nowhere does not exist"});
+}
+
+TEST_CASE("a folder in which another train runs is refused", "[e2e][refusals]") {
+  TemporaryFolder folder;
+  copy_run(folder);
+  fs::create_directory(folder.path("empty"));
+  const Words fresh = {"train", "config.json", "--run", "empty", "--set", "training.threads=1"};
+  const Words longer = kResume + Words{"--set", "training.epochs=2"};
+  {
+    const FolderLock run(folder.path("run")), empty(folder.path("empty"));
+    require_refused(folder, longer, {"another itemloom train is running in run;"});
+    require_refused(folder, fresh, {"another itemloom train is running in empty;"});
+    REQUIRE_THROWS_AS(FolderLock(folder.path("run")), Error);
+  }
+  REQUIRE(itemloom(longer, folder.path()).exit_code == 0);
+  REQUIRE(itemloom(fresh, folder.path()).exit_code == 0);
+
+  // While it runs, a run holds its folder; when it is killed, it lets go.
+  test::Process process({ITEMLOOM_BINARY, "train", "config.json", "--run", "long", "--set", "training.epochs=100000"},
+                        folder.path());
+  while (process.running() && !fs::exists(folder.path("long/checkpoint-last.h5"))) usleep(2000);
+  const auto second = itemloom({"train", "config.json", "--run", "long", "--resume"}, folder.path());
+  REQUIRE(second.exit_code == 1);
+  require_says(second.error, {"another itemloom train is running in long;"});
+  REQUIRE(process.running());
+  process.signal(SIGKILL);
+  process.wait();
+  const FolderLock free(folder.path("long"));
 }
 
 TEST_CASE("a full disk is one line, and nothing half written stays", "[e2e][refusals]") {
