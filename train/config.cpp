@@ -5,7 +5,6 @@
 
 #include "core/check.h"
 #include "core/config_reader.h"
-#include "core/files.h"
 #include "core/json_schema.h"
 #include "train/metrics.h"
 
@@ -123,23 +122,6 @@ void validate(const Config& config) {
   validate_model(config.model);
   validate_training(config);
   validate_evaluation(config);
-}
-
-std::string config_fingerprint(const Config& config) {
-  Config values = config;
-  nlohmann::ordered_json all = dump_config(outline_of(values));
-  all.erase("evaluation");
-  all.erase("export");
-  all["data"].erase("files");
-  all["data"].erase("titles");
-  if (all["data"].contains("columns")) all["data"]["columns"].erase("title");
-  const ScheduleConfig& schedule = config.optimizer.schedule;
-  const bool ends_with_epochs = schedule.name != "constant" && schedule.total_steps == 0;
-  if (!ends_with_epochs) all["training"].erase("epochs");
-  for (const char* key : {"threads", "validate_every", "early_stopping", "checkpoint_every", "max_skipped_steps"})
-    all["training"].erase(key);
-  // Without order and layout: a key that moves in a struct changes nothing.
-  return sha256(nlohmann::json(all).dump());
 }
 
 LoadedConfig load_config(const std::string& path, const std::vector<std::string>& settings) {

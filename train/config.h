@@ -132,11 +132,6 @@ struct Config {
 // unknown metric, a split by time without times, ...
 void validate(const Config& config);
 
-// A hash (64 hexadecimal digits) of what decides which parameters training reaches: all values but paths of files
-// (whose contents have hashes of their own), the number of threads, when to validate, save and stop, and what is
-// measured and exported. Epochs count only where the learning rate's schedule ends with them.
-std::string config_fingerprint(const Config& config);
-
 struct LoadedConfig {
   Config values;
   // JSON texts for the run's folder. `resolved` holds all values that have an effect, with absolute paths, and is a

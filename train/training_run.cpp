@@ -16,6 +16,7 @@
 #include "data/prepare.h"
 #include "data/report.h"
 #include "train/checkpoint.h"
+#include "train/config_fingerprint.h"
 #include "train/evaluate.h"
 #include "train/event_file.h"
 #include "train/report.h"
@@ -50,27 +51,6 @@ class SignalWatch {
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-// The first key in which two resolved configs differ, as "key is A here and B there".
-std::string first_difference(const nlohmann::json& here, const nlohmann::json& there) {
-  const nlohmann::json flat_here = here.flatten(), flat_there = there.flatten();
-  auto describe = [](std::string key, const nlohmann::json& flat) {
-    return flat.contains(key) ? flat[key].dump() : std::string("not given");
-  };
-  for (const nlohmann::json* flat : {&flat_here, &flat_there}) {
-    for (const auto& [pointer, value] : flat->items()) {
-      const std::string a = describe(pointer, flat_here), b = describe(pointer, flat_there);
-      const bool decides = pointer.rfind("/data/files", 0) != 0 && pointer != "/training/threads";
-      if (a == b || !decides) continue;
-      std::string key = pointer.substr(1);
-      for (char& character : key) {
-        if (character == '/') character = '.';
-      }
-      return key + " is " + a + " here and " + b + " there";
-    }
-  }
-  return "their data files differ";
 }
 
 // Where a run stands; all of it is in a checkpoint.
@@ -320,11 +300,9 @@ RunOutcome TrainingRun::run() {
 }
 
 void check_same_run(const LoadedConfig& loaded, const RunFolder& folder) {
-  const LoadedConfig before = load_config(folder.config(), {});
-  if (config_fingerprint(before.values) == config_fingerprint(loaded.values)) return;
-  fail("--resume: ", folder.path(), " was begun with another config: ",
-       first_difference(nlohmann::json::parse(loaded.resolved), nlohmann::json::parse(before.resolved)),
-       "; give the values it was begun with, or another --run");
+  const std::string difference = first_deciding_difference(loaded.values, load_config(folder.config(), {}).values);
+  CHECK(difference.empty(), "--resume: ", folder.path(), " was begun with another config: ", difference,
+        "; give the values it was begun with, or another --run");
 }
 
 }  // namespace

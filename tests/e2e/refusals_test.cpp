@@ -326,6 +326,12 @@ TEST_CASE("what is no run, or another one, is refused", "[e2e][refusals]") {
       {"--resume: run was begun with another config", "optimizer.learning_rate is 0.5 here and 0.001 there"});
   require_refused(folder, kResume + Words{"--set", "model.hidden_size=32"},
                   {"model.hidden_size is 32 here and 16 there"});
+  // Values that may change are passed over.
+  require_refused(
+      folder,
+      kResume + Words{"--set", "data.files=[\"/other\"]", "--set", "evaluation.batch_size=8", "--set",
+                      "training.epochs=9", "--set", "training.validate_every=3", "--set", "optimizer.weight_decay=0.5"},
+      {"another config: optimizer.weight_decay is 0.5 here and 0.01 there;"});
   test::write_text(folder.path("run/config.resolved.json"), "{");
   require_refused(folder, kEvaluate, {"run/config.resolved.json", "no JSON"});
 }

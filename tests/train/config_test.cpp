@@ -10,6 +10,7 @@
 #include "tests/support/catch.h"
 
 #include "core/config_reader.h"
+#include "train/config_fingerprint.h"
 
 namespace itemloom {
 namespace {
@@ -263,6 +264,45 @@ TEST_CASE("The fingerprint changes with what decides the parameters, and only th
   const std::string falls = config_fingerprint(linear);
   linear.training.epochs = 2;
   REQUIRE(config_fingerprint(linear) != falls);
+}
+
+TEST_CASE("The first difference of two configs is one that decides", "[config]") {
+  const Config there = valid_config();
+  const auto difference = [&](const std::function<void(Config&)>& change) {
+    Config here = there;
+    change(here);
+    REQUIRE(first_deciding_difference(here, there).empty() == (config_fingerprint(here) == config_fingerprint(there)));
+    return first_deciding_difference(here, there);
+  };
+  const auto change_what_decides_nothing = [](Config& c) {
+    c.data.files = {"/other.csv"};
+    c.data.columns.title = "t";
+    c.data.titles.file = "/t";
+    c.training.epochs = 2;
+    c.training.threads = 2;
+    c.training.validate_every = 0;  // with which training.early_stopping is no longer there
+    c.training.checkpoint_every = 7;
+    c.training.max_skipped_steps = 7;
+    c.evaluation.metrics = {"mrr"};
+    c.export_.neighbors = 2;
+  };
+  REQUIRE(difference(change_what_decides_nothing) == "");
+  REQUIRE(difference([&](Config& c) {
+            change_what_decides_nothing(c);
+            c.optimizer.schedule.warmup_steps = 3;
+          }) == "optimizer.schedule.warmup_steps is 3 here and 0 there");
+  // What only one of them has is there because of another value, which is named.
+  REQUIRE(difference([](Config& c) { c.training.batch_tokens = 4096; }) ==
+          "training.batch_tokens is 4096 here and 0 there");
+  REQUIRE(difference([](Config& c) { c.optimizer.name = "sgd"; }) ==
+          "optimizer.name is \"sgd\" here and \"adamw\" there");
+  REQUIRE(difference([](Config& c) { c.data.filters = {FilterConfig{.rule = "k_core"}}; }) ==
+          "data.filters is [{\"rule\":\"k_core\",\"users\":5,\"items\":5}] here and [] there");
+  Config linear = there;
+  linear.optimizer.schedule.name = "linear";
+  Config longer = linear;
+  longer.training.epochs = 2;
+  REQUIRE(first_deciding_difference(linear, longer) == "training.epochs is 100 here and 2 there");
 }
 
 }  // namespace itemloom
