@@ -133,10 +133,14 @@ void AsideFile::write_through(std::string_view bytes) {
   }
 }
 
-void AsideFile::commit() {
+void AsideFile::flush_to_disk() {
   flush();
   CHECK(descriptor_ >= 0, "cannot write ", path_, ": it has been committed");
   if (fsync(descriptor_) != 0) fail_to_write(path_, errno);
+}
+
+void AsideFile::commit() {
+  flush_to_disk();
   if (rename(aside_path_.c_str(), path_.c_str()) != 0) fail_to_write(path_, errno);
   const int error = close(descriptor_) == 0 ? 0 : errno;
   descriptor_ = -1;
@@ -179,6 +183,29 @@ void make_folder(const std::string& path) {
   std::filesystem::create_directories(path, error);
   CHECK(!error, "cannot create the folder ", path, ": ", error.message());
   CHECK(is_folder(path), "cannot create the folder ", path, ": a file has that name");
+}
+
+NewFolder::NewFolder(const std::string& path) {
+  std::error_code ignored;
+  std::filesystem::path folder = std::filesystem::absolute(path, ignored).lexically_normal();
+  for (; !std::filesystem::exists(folder, ignored) && folder.has_relative_path(); folder = folder.parent_path()) {
+    made_.push_back(folder.string());
+  }
+  try {
+    make_folder(path);
+  } catch (...) {
+    remove_empty();
+    throw;
+  }
+}
+
+NewFolder::~NewFolder() {
+  remove_empty();
+}
+
+void NewFolder::remove_empty() {
+  std::error_code ignored;
+  for (const std::string& folder : made_) std::filesystem::remove(folder, ignored);
 }
 
 void remove_leftovers(const std::string& folder) {

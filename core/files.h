@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace itemloom {
 
@@ -29,6 +30,8 @@ class AsideFile {
   void write(const void* data, int64_t bytes) {
     write(std::string_view(static_cast<const char*>(data), static_cast<size_t>(bytes)));
   }
+  // What has been written so far is on disk: of several files that belong together none is committed before all are.
+  void flush_to_disk();
   void commit();
 
  private:
@@ -58,6 +61,23 @@ void check_folder_can_be_made(const std::string& path);
 
 // Creates a folder and its parents; one that exists is fine, a file in its place is not.
 void make_folder(const std::string& path);
+
+// A folder, made with its parents where they are missing. Until keep() is called it is on trial: the destructor removes
+// those it made, as far as they are empty.
+class NewFolder {
+ public:
+  explicit NewFolder(const std::string& path);
+  ~NewFolder();
+  NewFolder(const NewFolder&) = delete;
+  NewFolder& operator=(const NewFolder&) = delete;
+
+  void keep() { made_.clear(); }
+
+ private:
+  void remove_empty();
+
+  std::vector<std::string> made_;  // innermost first
+};
 
 // Removes the temporaries (*.tmp-<pid>) that writers killed in this folder have left. Only for a folder that nobody
 // else writes to at the moment.

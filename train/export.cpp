@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <list>
 #include <nlohmann/json.hpp>
 
 #include "core/files.h"
@@ -152,7 +153,7 @@ void write_provenance(OpenedRun& run, Hdf5Writer& file) {
 }
 
 // A numpy array of float32: the format's version 1.0 header, padded so that the data starts at a multiple of 64.
-void write_npy(const std::string& path, const std::vector<int64_t>& shape, const float* data) {
+void write_npy(AsideFile& file, const std::vector<int64_t>& shape, const float* data) {
   std::string extents;
   int64_t size = 1;
   for (int64_t extent : shape) {
@@ -163,23 +164,19 @@ void write_npy(const std::string& path, const std::vector<int64_t>& shape, const
   const size_t preamble = 10;
   header.append(63 - (preamble + header.size()) % 64, ' ');
   header += '\n';
-  AsideFile file(path);
   file.write(std::string_view("\x93NUMPY\x01\x00", 8));
   const char length[2] = {static_cast<char>(header.size() & 0xFF), static_cast<char>(header.size() >> 8)};
   file.write(length, 2);
   file.write(header);
   file.write(data, size * static_cast<int64_t>(sizeof(float)));
-  file.commit();
 }
 
-void write_lines(const std::string& path, const std::vector<std::string>& lines) {
-  AsideFile file(path);
+void write_lines(AsideFile& file, const std::vector<std::string>& lines) {
   for (std::string line : lines) {
     std::replace(line.begin(), line.end(), '\n', ' ');
     std::replace(line.begin(), line.end(), '\r', ' ');
     file.write(line + "\n");
   }
-  file.commit();
 }
 
 std::string csv_field(const std::string& text) {
@@ -238,11 +235,18 @@ void export_hdf5(OpenedRun& run, const std::string& path) {
 void export_npy(OpenedRun& run, const std::string& folder) {
   const Bert4Rec& model = run.instance->model();
   const Matrix<const float> table = model.item_embeddings();
-  make_folder(folder);
-  write_npy(folder + "/embedding.npy", {table.rows(), table.columns()}, table.data());
-  if (model.output_bias()) write_npy(folder + "/bias.npy", {table.rows()}, model.output_bias().data());
-  write_lines(folder + "/ids.txt", item_ids(run.dataset));
-  write_lines(folder + "/titles.txt", item_titles(run.dataset));
+  NewFolder made(folder);
+  // All are written before the first gets its name, so that a full disk leaves those of an earlier export as they are.
+  std::list<AsideFile> files;
+  write_npy(files.emplace_back(folder + "/embedding.npy"), {table.rows(), table.columns()}, table.data());
+  if (const Vector<const float> bias = model.output_bias()) {
+    write_npy(files.emplace_back(folder + "/bias.npy"), {table.rows()}, bias.data());
+  }
+  write_lines(files.emplace_back(folder + "/ids.txt"), item_ids(run.dataset));
+  write_lines(files.emplace_back(folder + "/titles.txt"), item_titles(run.dataset));
+  for (AsideFile& file : files) file.flush_to_disk();
+  for (AsideFile& file : files) file.commit();
+  made.keep();
 }
 
 void export_word2vec(OpenedRun& run, const std::string& path, bool binary) {

@@ -6,33 +6,12 @@
 
 #include <cerrno>
 #include <filesystem>
-#include <vector>
 
 #include "core/files.h"
 #include "core/parallel.h"
 #include "data/prepare.h"
 
 namespace itemloom {
-namespace {
-
-// The folders on the way to `path` that do not exist, innermost first.
-std::vector<std::filesystem::path> missing_folders(const std::string& path) {
-  std::vector<std::filesystem::path> missing;
-  std::error_code ignored;
-  std::filesystem::path folder = std::filesystem::absolute(path).lexically_normal();
-  for (; !std::filesystem::exists(folder, ignored) && folder.has_relative_path(); folder = folder.parent_path()) {
-    missing.push_back(folder);
-  }
-  return missing;
-}
-
-// What holds anything stays.
-void remove_empty(const std::vector<std::filesystem::path>& folders) {
-  std::error_code ignored;
-  for (const std::filesystem::path& folder : folders) std::filesystem::remove(folder, ignored);
-}
-
-}  // namespace
 
 FolderLock::FolderLock(const std::string& folder)
     : descriptor_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
@@ -54,13 +33,7 @@ void RunFolder::check_holds_no_run() const {
 }
 
 FolderLock RunFolder::begin(const LoadedConfig& loaded, const Dataset& dataset) const {
-  const std::vector<std::filesystem::path> made = missing_folders(path_);
-  try {
-    make_folder(path_);
-  } catch (...) {
-    remove_empty(made);
-    throw;
-  }
+  NewFolder folder(path_);
   FolderLock lock(path_);
   // Since it was looked at first, another process may have begun one and ended.
   check_holds_no_run();
@@ -71,9 +44,9 @@ FolderLock RunFolder::begin(const LoadedConfig& loaded, const Dataset& dataset) 
   } catch (...) {
     std::error_code ignored;
     for (const std::string& file : {config(), origins(), this->dataset()}) std::filesystem::remove(file, ignored);
-    remove_empty(made);
     throw;
   }
+  folder.keep();
   return lock;
 }
 

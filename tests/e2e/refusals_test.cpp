@@ -305,6 +305,40 @@ TEST_CASE("a full disk is one line, and nothing half written stays", "[e2e][refu
   REQUIRE(resumed.exit_code == 0);
 }
 
+TEST_CASE("a full disk leaves no part of an export of several files", "[e2e][refusals]") {
+  TemporaryFolder folder;
+  write_small_run(folder);
+  // Ids so long that the embeddings fit under the limit and the file of ids does not.
+  std::string lines;
+  for (int64_t user = 0; user < 40; ++user) {
+    lines += "u" + std::to_string(user);
+    for (int64_t place = 0; place < 5; ++place) {
+      lines += " " + std::string(200, 'i') + std::to_string((user + place) % 30);
+    }
+    lines += "\n";
+  }
+  test::write_text(folder.path("sequences.txt"), lines);
+  const auto trained = itemloom(kTrain + Words{"--set", "training.epochs=1"}, folder.path());
+  INFO(trained.error);
+  REQUIRE(trained.exit_code == 0);
+  fs::create_directory(folder.path("older"));
+  test::write_text(folder.path("older/embedding.npy"), "of an earlier export");
+  const auto before = contents(folder);
+  for (const std::string out : {"new/deep", "older"}) {
+    const auto result =
+        test::Process(
+            {"bash", "-c", "ulimit -f 4 && exec " ITEMLOOM_BINARY " export --run runs/a --format npy --out " + out},
+            folder.path())
+            .wait();
+    REQUIRE(result.exit_code == 1);
+    require_says(result.error, {"cannot write " + out + "/ids.txt: File too large"});
+    REQUIRE(differences(before, contents(folder)) == Words());
+  }
+  const auto exported = itemloom({"export", "--run", "runs/a", "--format", "npy", "--out", "older"}, folder.path());
+  REQUIRE(exported.exit_code == 0);
+  REQUIRE(test::read_text(folder.path("older/embedding.npy")).rfind("\x93NUMPY", 0) == 0);
+}
+
 TEST_CASE("an answer that nobody could take is an error", "[e2e][refusals]") {
   TemporaryFolder folder;
   copy_run(folder);
