@@ -62,9 +62,11 @@ Columns find_columns(const Header& header, const ColumnsConfig& names, const Dat
 const char* hand_over(const Row& row, const DataConfig& config, const RowSink& sink) {
   if (!sink.keep(row)) return nullptr;
   if (row.item.empty()) return "the item is empty (a filter \"missing\" drops such rows)";
-  if (config.sequence_by == "basket") {
-    if (row.basket.empty()) return "the basket is empty (a filter \"missing\" drops such rows)";
-  } else if (row.user.empty()) {
+  // Rows without a basket would all be of one, and strangers' items would count as bought together.
+  if (!config.columns.basket.empty() && row.basket.empty()) {
+    return "the basket is empty (a filter \"missing\" drops such rows)";
+  }
+  if (config.sequence_by == "user" && row.user.empty()) {
     return "the user is empty (a filter \"missing\" drops such rows; data.sequence_by \"basket\" needs no user)";
   }
   return sink.take(row);

@@ -189,6 +189,28 @@ TEST_CASE("one line a sequence", "[data]") {
   REQUIRE_THROWS_WITH(prepare(lonely.config), Contains(lonely.path() + ":1: a user without items"));
 }
 
+TEST_CASE("rows without a basket are of none, not of one together", "[data]") {
+  for (const char* sequence_by : {"user", "basket"}) {
+    INFO(sequence_by);
+    Input input("user,item,bill\nu,a,7\nu,b,\nv,c,\nv,d,8\n");
+    input.config.columns.basket = "bill";
+    input.config.sequence_by = sequence_by;
+    REQUIRE_THROWS_WITH(prepare(input.config),
+                        Contains("2 rows cannot be read: " + input.path() +
+                                 ":3: the basket is empty (a filter \"missing\" drops such rows); " + input.path() +
+                                 ":4: the basket is empty"));
+    input.config.filters = {rule("missing", {"bill"})};
+    const Dataset dataset = prepare(input.config);
+    REQUIRE(dataset.interaction_count() == 2);
+    REQUIRE(report_of(dataset)["rules"][0]["rows"] == 2);
+    // Who has no use for baskets names no column of them.
+    input.config.filters = {};
+    input.config.columns.basket = "";
+    input.config.sequence_by = "user";
+    REQUIRE(sequences_of(prepare(input.config)) == "u: a b | v: c d");
+  }
+}
+
 TEST_CASE("baskets are kept, or are the sequences", "[data]") {
   Input input("user,item,bill,time\nu,a,7,1\nu,b,9,2\nv,a,8,1\nu,c,9,2\n,d,5,3\n");
   input.config.columns.basket = "bill";
