@@ -5,9 +5,12 @@
 #include <limits>
 #include <list>
 #include <nlohmann/json.hpp>
+#include <unordered_map>
 
+#include "core/check.h"
 #include "core/files.h"
 #include "core/hdf5.h"
+#include "data/text.h"
 #include "kernels/gemm.h"
 #include "kernels/top_k.h"
 #include "train/associations.h"
@@ -179,6 +182,23 @@ void write_lines(AsideFile& file, const std::vector<std::string>& lines) {
   }
 }
 
+// The format ends a word at a space. Ids that become one word are refused, since a reader would keep one vector of
+// them.
+std::vector<std::string> word2vec_words(const Dataset& dataset) {
+  const std::vector<std::string> ids = item_ids(dataset);
+  std::vector<std::string> words = ids;
+  std::unordered_map<std::string, size_t> items;
+  for (size_t item = 0; item < words.size(); ++item) {
+    for (char& character : words[item]) {
+      if (character == ' ' || character == '\t' || character == '\n' || character == '\r') character = '_';
+    }
+    const auto [other, is_new] = items.emplace(words[item], item);
+    CHECK(is_new, "the ids ", in_quotes(ids[other->second]), " and ", in_quotes(ids[item]), " would both be the word ",
+          in_quotes(words[item]), " in word2vec's format, which has no spaces; export with --format h5, npy or csv");
+  }
+  return words;
+}
+
 std::string csv_field(const std::string& text) {
   if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
   std::string quoted = "\"";
@@ -251,14 +271,11 @@ void export_npy(OpenedRun& run, const std::string& folder) {
 
 void export_word2vec(OpenedRun& run, const std::string& path, bool binary) {
   const Matrix<const float> table = run.instance->model().item_embeddings();
+  const std::vector<std::string> words = word2vec_words(run.dataset);
   AsideFile file(path);
   file.write(join_message(table.rows(), " ", table.columns(), "\n"));
   for (int64_t row = 0; row < table.rows(); ++row) {
-    std::string word(run.dataset.item_ids[static_cast<int32_t>(row)]);
-    for (char& character : word) {
-      if (character == ' ' || character == '\t' || character == '\n' || character == '\r') character = '_';
-    }
-    file.write(word);
+    file.write(words[static_cast<size_t>(row)]);
     if (binary) {
       file.write(" ");
       file.write(table.row(row), table.columns() * static_cast<int64_t>(sizeof(float)));

@@ -34,6 +34,7 @@ void export_hdf5(OpenedRun& run, const std::string& path);
 void export_npy(OpenedRun& run, const std::string& folder);
 
 // word2vec's format, text or binary; spaces in ids become underscores, because the format ends a word at a space.
+// Throws Error naming two ids that would become one word.
 void export_word2vec(OpenedRun& run, const std::string& path, bool binary);
 
 // id, title, count, bias, e0 ... a line an item, quoted as RFC 4180 says.

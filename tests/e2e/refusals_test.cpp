@@ -339,6 +339,34 @@ TEST_CASE("a full disk leaves no part of an export of several files", "[e2e][ref
   REQUIRE(test::read_text(folder.path("older/embedding.npy")).rfind("\x93NUMPY", 0) == 0);
 }
 
+TEST_CASE("ids that would be one word of word2vec are refused", "[e2e][refusals]") {
+  TemporaryFolder folder;
+  write_table_config(folder);
+  const auto train_with = [&](const std::string& id, const std::string& run) {
+    test::write_text(folder.path("rows"), table([&](int64_t line) {
+                       return line % 7 == 3   ? "u" + std::to_string(line % 9) + "," + id + "," + std::to_string(line)
+                              : line % 7 == 4 ? "u" + std::to_string(line % 9) + ",a b," + std::to_string(line)
+                                              : "";
+                     }));
+    const auto result = itemloom({"train", "config.json", "--run", run, "--set", "training.epochs=1"}, folder.path());
+    INFO(result.error);
+    REQUIRE(result.exit_code == 0);
+  };
+  train_with("a_b", "same");
+  train_with("a_c", "other");
+  const auto command = [](const std::string& run, const std::string& format) {
+    return Words{"export", "--run", run, "--out", "out", "--format", format};
+  };
+  require_refused(folder, command("same", "word2vec"),
+                  {"\"a_b\" and \"a b\" would both be the word \"a_b\"", "--format h5, npy or csv"});
+  require_refused(folder, command("same", "word2vec") + Words{"--binary"}, {"\"a_b\" and \"a b\""});
+  REQUIRE(itemloom(command("same", "csv"), folder.path()).exit_code == 0);
+  REQUIRE(itemloom(command("other", "word2vec"), folder.path()).exit_code == 0);
+  const std::string words = test::read_text(folder.path("out"));
+  REQUIRE(words.find("\na_b ") != std::string::npos);
+  REQUIRE(words.find("\na_c ") != std::string::npos);
+}
+
 TEST_CASE("an answer that nobody could take is an error", "[e2e][refusals]") {
   TemporaryFolder folder;
   copy_run(folder);
