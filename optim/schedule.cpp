@@ -20,4 +20,10 @@ double schedule_factor(const ScheduleConfig& schedule, int64_t step, int64_t tot
   return schedule.final_share + fall * 0.5 * (1 + std::cos(std::numbers::pi * progress));
 }
 
+void check_warmup_ends(const ScheduleConfig& schedule, int64_t total_steps) {
+  CHECK(schedule.warmup_steps <= total_steps, "optimizer.schedule.warmup_steps ", schedule.warmup_steps,
+        " is more than the ", total_steps,
+        " steps of the run, so that the learning rate would never be reached; lower it, or raise training.epochs");
+}
+
 }  // namespace itemloom

@@ -12,4 +12,7 @@ namespace itemloom {
 // schedule.final_share at the last step, where it stays.
 double schedule_factor(const ScheduleConfig& schedule, int64_t step, int64_t total_steps);
 
+// Throws Error naming both numbers when the warm-up would not end within a run of `total_steps` steps.
+void check_warmup_ends(const ScheduleConfig& schedule, int64_t total_steps);
+
 }  // namespace itemloom

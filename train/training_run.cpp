@@ -15,6 +15,7 @@
 #include "core/parallel.h"
 #include "data/prepare.h"
 #include "data/report.h"
+#include "optim/schedule.h"
 #include "train/checkpoint.h"
 #include "train/config_fingerprint.h"
 #include "train/evaluate.h"
@@ -125,7 +126,9 @@ std::vector<Window> TrainingRun::training_windows() const {
 // With batches by tokens the number of batches varies a little between epochs; the first one stands for all.
 int64_t TrainingRun::total_steps() {
   const int64_t given = config_.optimizer.schedule.total_steps;
-  return given > 0 ? given : config_.training.epochs * loader_.batches(0);
+  const int64_t steps = given > 0 ? given : config_.training.epochs * loader_.batches(0);
+  check_warmup_ends(config_.optimizer.schedule, steps);
+  return steps;
 }
 
 CheckpointState TrainingRun::checkpoint_state() {

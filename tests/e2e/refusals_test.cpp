@@ -239,6 +239,17 @@ TEST_CASE("places that cannot be written are refused", "[e2e][refusals]") {
   require_refused(folder, answer + Words{"nowhere/x.h5"}, {"the folder nowhere does not exist"});
 }
 
+TEST_CASE("a warm-up that the run does not reach the end of is refused", "[e2e][refusals]") {
+  TemporaryFolder folder;
+  write_small_run(folder);  // 120 sequences in batches of 32: 4 steps an epoch
+  const Words train = kTrain + Words{"--set", "training.threads=1", "--set", "training.epochs=2", "--set"};
+  require_refused(folder, train + Words{"optimizer.schedule.warmup_steps=9"},
+                  {"optimizer.schedule.warmup_steps 9 is more than the 8 steps of the run", "training.epochs"});
+  require_refused(folder, train + Words{"optimizer.schedule.warmup_steps=9", "--set", "optimizer.schedule.name=cosine"},
+                  {"optimizer.schedule.warmup_steps 9 is more than the 8 steps of the run"});
+  REQUIRE(itemloom(train + Words{"optimizer.schedule.warmup_steps=8"}, folder.path()).exit_code == 0);
+}
+
 TEST_CASE("a folder in which another train runs is refused", "[e2e][refusals]") {
   TemporaryFolder folder;
   copy_run(folder);
