@@ -97,6 +97,21 @@ Split make_split(const Dataset& dataset, const DataConfig& config) {
   return split;
 }
 
+std::string unasked_text(const Split& split) {
+  std::string text;
+  const auto add = [&](int64_t sequences, const std::string& one, const std::string& many) {
+    if (sequences == 0) return;
+    text += (text.empty() ? "" : "; ") + grouped(sequences) + (sequences == 1 ? one : many);
+  };
+  add(split.too_short, " sequence has fewer than 3 interactions: it is trained on, but not evaluated",
+      " sequences have fewer than 3 interactions: they are trained on, but not evaluated");
+  add(split.validation_without_history, " sequence begins in the time of validation, which cannot ask about it",
+      " sequences begin in the time of validation, which cannot ask about them");
+  add(split.test_without_history, " sequence begins in the time of test, which cannot ask about it",
+      " sequences begin in the time of test, which cannot ask about them");
+  return text;
+}
+
 std::vector<int64_t> training_item_counts(const Dataset& dataset, const Split& split) {
   std::vector<int64_t> counts(static_cast<size_t>(dataset.item_count()));
   for (int64_t s = 0; s < dataset.sequence_count(); ++s) {

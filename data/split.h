@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "core/view.h"
@@ -48,6 +49,9 @@ struct Split {
 // validation window.
 // Throws Error when a time is missing or wrong, and when no sequence can be evaluated in validation or in test.
 Split make_split(const Dataset& dataset, const DataConfig& config);
+
+// What of the data is not evaluated and why, for people, in one line; empty when all of it is.
+std::string unasked_text(const Split& split);
 
 // (V) How often each item comes in the training parts.
 std::vector<int64_t> training_item_counts(const Dataset& dataset, const Split& split);

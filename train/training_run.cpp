@@ -284,6 +284,7 @@ RunOutcome TrainingRun::run() {
   }
   spdlog::info("{} items, {} training sequences, {} parameters, {} threads, kernels {}", dataset_.item_count(),
                loader_.windows(), instance_.parameters().count(), thread_count(), cpu_kernels());
+  if (const std::string unasked = unasked_text(split_); !unasked.empty()) spdlog::info("{}", unasked);
   const SignalWatch signals;
   MetricsLog metrics(folder_.metrics(), state_.epoch);
   EventFile events(folder_.path(), state_.step);

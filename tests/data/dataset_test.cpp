@@ -202,6 +202,7 @@ TEST_CASE("leave-one-out holds out the last two items of sequences of three and 
   const Split split = make_split(dataset, config);
   REQUIRE(training_lengths(dataset, split) == std::vector<int64_t>{1, 2, 1, 2, 3});
   REQUIRE(split.too_short == 2);
+  REQUIRE(unasked_text(split) == "2 sequences have fewer than 3 interactions: they are trained on, but not evaluated");
   REQUIRE(split.training_interactions == 9);
   REQUIRE(cases_text(split.validation, dataset) == "s3/1:d s4/2:c s5/3:a ");
   REQUIRE(cases_text(split.test, dataset) == "s3/2:d s4/3:d s5/4:e ");
@@ -227,10 +228,18 @@ TEST_CASE("the temporal split asks what comes after two points in time", "[data]
   REQUIRE(cases_text(split.validation, dataset) == "s3/1:d s5/1:ab ");
   REQUIRE(cases_text(split.test, dataset) == "s2/1:b s4/2:cd s5/4:e ");
   REQUIRE(split.validation_without_history == 0);
+  REQUIRE(unasked_text(split) == "");
 
   config.temporal = {.validation_from = "2", .test_from = "11"};
   const Split early = make_split(dataset, config);
   REQUIRE(early.validation_without_history == 2);  // s1 and s3
+  REQUIRE(unasked_text(early) == "2 sequences begin in the time of validation, which cannot ask about them");
+  Split both;
+  both.validation_without_history = 1;
+  both.test_without_history = 1200;
+  REQUIRE(unasked_text(both) ==
+          "1 sequence begins in the time of validation, which cannot ask about it; 1,200 "
+          "sequences begin in the time of test, which cannot ask about them");
   REQUIRE(cases_text(early.validation, dataset) == "s4/1:b ");
   REQUIRE(training_lengths(dataset, early) == std::vector<int64_t>{0, 1, 0, 1, 1});
 

@@ -94,6 +94,23 @@ TEST_CASE("the number of threads does not change a bit", "[e2e]") {
   REQUIRE(trained(folder, "three", {"--set", "training.threads=3"}) == one);
 }
 
+TEST_CASE("training says what is not evaluated, if anything is not", "[e2e]") {
+  test::TemporaryFolder folder;
+  write_small_run(folder);
+  const std::vector<std::string> train = {"train", folder.path("config.json"), "--set", "training.epochs=1", "--run"};
+  const auto run = [&](const std::string& name) {
+    std::vector<std::string> arguments = train;
+    arguments.push_back(folder.path(name));
+    const test::ProcessResult result = itemloom(arguments);
+    REQUIRE(result.exit_code == 0);
+    return result.error;
+  };
+  REQUIRE(run("whole").find("not evaluated") == std::string::npos);
+  test::write_text(folder.path("sequences.txt"), test::read_text(folder.path("sequences.txt")) + "v i1 i2\nw i3\n");
+  REQUIRE(run("short").find("2 sequences have fewer than 3 interactions: they are trained on, but not evaluated\n") !=
+          std::string::npos);
+}
+
 TEST_CASE("a run that was asked to stop resumes to the bit", "[e2e]") {
   test::TemporaryFolder folder;
   write_small_run(folder, R"("optimizer": {"schedule": {"name": "linear", "warmup_steps": 10}})");
