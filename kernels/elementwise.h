@@ -21,12 +21,4 @@ struct AddScaled {
 };
 void launch(CpuStream stream, const AddScaled& args);
 
-// y = scale * x
-struct Scale {
-  float scale;
-  Vector<const float> x;
-  Vector<float> y;  // overwritten; may be x itself
-};
-void launch(CpuStream stream, const Scale& args);
-
 }  // namespace itemloom

@@ -1,4 +1,4 @@
-// Ranking against a catalogue, given tiles of scores.
+// The best of a catalogue, given tiles of scores.
 #pragma once
 
 #include "core/device.h"
@@ -14,15 +14,5 @@ struct TopK {
   Matrix<float> values;        // (M, K), overwritten
 };
 void launch(CpuStream stream, const TopK& args);
-
-// For every row the number of columns that score above, and exactly at, the row's threshold (-infinity columns, which
-// stand for excluded items, count when the threshold is -infinity only).
-struct CountAbove {
-  Matrix<const float> scores;      // (M, V)
-  Vector<const float> thresholds;  // (M)
-  Vector<int64_t> above;           // (M), overwritten
-  Vector<int64_t> equal;           // (M), overwritten
-};
-void launch(CpuStream stream, const CountAbove& args);
 
 }  // namespace itemloom

@@ -24,12 +24,6 @@ void add_scaled(CpuStream, const AddScaled& args) {
                  });
 }
 
-void scale(CpuStream, const Scale& args) {
-  parallel_lanes(args.y.size(),
-                 [scale = args.scale, x = args.x.data(), y = args.y.data()](int64_t i, auto lanes)
-                     HWY_ATTR { lanes.store(hn::Mul(lanes.load(x + i), hn::Set(Floats(), scale)), y + i); });
-}
-
 }  // namespace
 }  // namespace HWY_NAMESPACE
 }  // namespace itemloom
@@ -40,7 +34,6 @@ namespace itemloom {
 
 HWY_EXPORT(fill);
 HWY_EXPORT(add_scaled);
-HWY_EXPORT(scale);
 
 void launch(CpuStream stream, const Fill& args) {
   HWY_DYNAMIC_DISPATCH(fill)(stream, args);
@@ -48,10 +41,6 @@ void launch(CpuStream stream, const Fill& args) {
 
 void launch(CpuStream stream, const AddScaled& args) {
   HWY_DYNAMIC_DISPATCH(add_scaled)(stream, args);
-}
-
-void launch(CpuStream stream, const Scale& args) {
-  HWY_DYNAMIC_DISPATCH(scale)(stream, args);
 }
 
 }  // namespace itemloom

@@ -101,28 +101,6 @@ void best_of_rows(const TopK& args) {
   });
 }
 
-void count_above(const CountAbove& args) {
-  const int64_t columns = args.scores.columns();
-  parallel_for(args.scores.rows(), [&](int64_t row) HWY_ATTR {
-    const Floats d;
-    const float* scores = args.scores.row(row);
-    const float threshold = args.thresholds[row];
-    const auto limit = hn::Set(d, threshold);
-    int64_t above = 0, equal = 0, column = 0;
-    for (; column + kFloatLanes <= columns; column += kFloatLanes) {
-      const auto values = hn::LoadU(d, scores + column);
-      above += static_cast<int64_t>(hn::CountTrue(d, hn::Gt(values, limit)));
-      equal += static_cast<int64_t>(hn::CountTrue(d, hn::Eq(values, limit)));
-    }
-    for (; column < columns; ++column) {
-      above += scores[column] > threshold;
-      equal += scores[column] == threshold;
-    }
-    args.above[row] = above;
-    args.equal[row] = equal;
-  });
-}
-
 }  // namespace HWY_NAMESPACE
 }  // namespace itemloom
 HWY_AFTER_NAMESPACE();
@@ -131,14 +109,9 @@ HWY_AFTER_NAMESPACE();
 namespace itemloom {
 
 HWY_EXPORT(best_of_rows);
-HWY_EXPORT(count_above);
 
 void launch(CpuStream, const TopK& args) {
   HWY_DYNAMIC_DISPATCH(best_of_rows)(args);
-}
-
-void launch(CpuStream, const CountAbove& args) {
-  HWY_DYNAMIC_DISPATCH(count_above)(args);
 }
 
 }  // namespace itemloom

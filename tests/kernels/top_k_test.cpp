@@ -97,36 +97,4 @@ TEST_CASE("the best columns come first and ties go to the lower column", "[top_k
   });
 }
 
-TEST_CASE("columns above and at a threshold are counted exactly", "[top_k]") {
-  test::on_every_cpu_path([] {
-    for (int threads : {1, 2, 3}) {
-      test::Threads scope(threads);
-      for (Scores kind : kAllScores) {
-        for (int64_t columns : {0, 1, 3, 15, 16, 17, 31, 33, 65, 5001}) {
-          for (int64_t rows : {0, 1, 7}) {
-            Device device;
-            Guarded<float> scores(rows * columns, 1), thresholds(rows, 1);
-            Guarded<int64_t> above(rows, 1), equal(rows, 1);
-            fill_scores(scores, kind, 3);
-            for (int64_t row = 0; row < rows; ++row) {
-              thresholds[row] = row % 3 == 2 || columns == 0 ? kExcluded : scores[row * columns + columns / 2];
-            }
-            run(device, CountAbove{.scores = scores.matrix(rows, columns),
-                                   .thresholds = thresholds.vector(),
-                                   .above = above.vector(),
-                                   .equal = equal.vector()});
-            for (int64_t row = 0; row < rows; ++row) {
-              const float* given = scores.data() + row * columns;
-              REQUIRE(above[row] ==
-                      std::count_if(given, given + columns, [&](float s) { return s > thresholds[row]; }));
-              REQUIRE(equal[row] == std::count(given, given + columns, thresholds[row]));
-            }
-            REQUIRE((scores.intact() && thresholds.intact() && above.intact() && equal.intact()));
-          }
-        }
-      }
-    }
-  });
-}
-
 }  // namespace itemloom
