@@ -146,6 +146,13 @@ void check_tensors(const Hdf5Reader& file, const std::string& group, const std::
         " there, does not exist here");
 }
 
+void check_dataset(const std::string& path, const CheckpointEntries& there, const CheckpointEntries& here) {
+  const auto wanted = here.texts.find("dataset_hash"), found = there.texts.find("dataset_hash");
+  if (wanted == here.texts.end()) return;
+  CHECK(found != there.texts.end() && found->second == wanted->second, path,
+        " was trained on another dataset than the run's; put back the data it began with");
+}
+
 void read_tensors(const Hdf5Reader& file, const std::string& group, const std::vector<NamedTensor>& tensors) {
   for (const NamedTensor& tensor : tensors) file.read(group + "/" + tensor.name, tensor.shape, tensor.data);
 }
@@ -174,24 +181,19 @@ std::string save_checkpoint(const std::string& path, const CheckpointState& stat
   return hash;
 }
 
-void load_checkpoint(const std::string& path, CheckpointState& state) {
+std::string load_checkpoint(const std::string& path, CheckpointState& state) {
   const std::unique_ptr<Hdf5Reader> file = open_checkpoint(path);
+  CheckpointEntries entries = read_all_entries(*file);
+  // Before shapes, which another dataset changes too.
+  check_dataset(path, entries, state);
   check_tensors(*file, kParameters, state.parameters, "model", "parameter");
   if (!state.optimizer_slots.empty()) {
     check_tensors(*file, kOptimizer, state.optimizer_slots, "optimizer", "its state");
   }
-  CheckpointEntries entries = read_all_entries(*file);
   read_tensors(*file, kParameters, state.parameters);
   read_tensors(*file, kOptimizer, state.optimizer_slots);
   static_cast<CheckpointEntries&>(state) = std::move(entries);
-}
-
-CheckpointEntries read_checkpoint_header(const std::string& path) {
-  return read_all_entries(*open_checkpoint(path));
-}
-
-std::string checkpoint_content_hash(const std::string& path) {
-  return open_checkpoint(path)->attribute<std::string>("/", "content_sha256");
+  return file->attribute<std::string>("/", "content_sha256");
 }
 
 }  // namespace itemloom

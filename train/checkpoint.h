@@ -45,15 +45,9 @@ std::vector<NamedTensor> tensors_of(const ParameterStore& store, Vector<float> b
 // Gives the content's SHA-256. Throws when the file cannot be written; the file of that name is then as before.
 std::string save_checkpoint(const std::string& path, const CheckpointState& state);
 
-// Fills the views and replaces the entries. Throws, before anything of `state` is touched, when the file is missing,
-// damaged, of another kind, or when a name or shape differs. A state without optimizer slots takes none, whatever the
-// file has.
-void load_checkpoint(const std::string& path, CheckpointState& state);
-
-// The entries alone, from a file verified in the same way.
-CheckpointEntries read_checkpoint_header(const std::string& path);
-
-// The SHA-256 that save_checkpoint gave, from a file verified in the same way.
-std::string checkpoint_content_hash(const std::string& path);
+// Fills the views, replaces the entries, and gives the SHA-256 that save_checkpoint gave. Throws, before anything of
+// `state` is touched, when the file is missing, damaged, of another kind, when the state has a text dataset_hash and
+// the file another, or when a name or shape differs. A state without optimizer slots takes none, whatever the file has.
+std::string load_checkpoint(const std::string& path, CheckpointState& state);
 
 }  // namespace itemloom

@@ -63,13 +63,6 @@ void RunFolder::write_config(const LoadedConfig& loaded) const {
   write_whole_file(config(), loaded.resolved);
 }
 
-void check_trained_on(const std::string& checkpoint, const Dataset& dataset) {
-  const CheckpointEntries entries = read_checkpoint_header(checkpoint);
-  const auto hash = entries.texts.find("dataset_hash");
-  CHECK(hash != entries.texts.end() && hash->second == dataset.hash, checkpoint,
-        " was trained on another dataset than the run's; put back the data it began with");
-}
-
 Dataset run_dataset(const RunFolder& folder, const DataConfig& config) {
   if (config.format != "prepared" && std::filesystem::exists(folder.dataset())) return load_dataset(folder.dataset());
   return prepare(config);
@@ -97,16 +90,15 @@ std::unique_ptr<OpenedRun> open_run(const std::string& path) {
                                                    .device = {}});
   use_threads(run->config.training);
   run->dataset = run_dataset(folder, run->config.data);
-  check_trained_on(checkpoint, run->dataset);
   run->split = make_split(run->dataset, run->config.data);
   run->instance =
       std::make_unique<ModelInstance>(run->config.model, run->dataset.item_count(), run->config.data.max_length,
                                       static_cast<uint64_t>(run->config.training.seed));
   CheckpointState state;
   state.parameters = tensors_of(run->instance->parameters(), run->instance->parameters().values());
-  load_checkpoint(checkpoint, state);
+  state.texts["dataset_hash"] = run->dataset.hash;
+  run->checkpoint_sha256 = load_checkpoint(checkpoint, state);
   run->entries = state;
-  run->checkpoint_sha256 = checkpoint_content_hash(checkpoint);
   return run;
 }
 

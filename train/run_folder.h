@@ -68,9 +68,6 @@ class RunFolder {
 // The dataset of a run: the folder's own where it has one, else what the config names.
 Dataset run_dataset(const RunFolder& folder, const DataConfig& config);
 
-// Throws when the checkpoint was trained on another dataset than this one.
-void check_trained_on(const std::string& checkpoint, const Dataset& dataset);
-
 // A finished or running run, opened for questions: the best checkpoint where there is one, else the last.
 struct OpenedRun {
   RunFolder folder;

@@ -159,7 +159,6 @@ void TrainingRun::save(const std::string& path) {
 
 void TrainingRun::restore() {
   CheckpointState saved = checkpoint_state();
-  check_trained_on(folder_.last_checkpoint(), dataset_);
   load_checkpoint(folder_.last_checkpoint(), saved);
   optimizer_.set_steps(saved.integers.at("optimizer_steps"));
   state_ = {.epoch = saved.integers.at("epoch"),
