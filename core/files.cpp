@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "core/check.h"
+#include "core/rank_status.h"
 
 namespace itemloom {
 namespace {
@@ -235,6 +236,7 @@ Sha256::~Sha256() {
 }
 
 void Sha256::update(const void* data, int64_t bytes) {
+  heartbeat();
   CHECK(EVP_DigestUpdate(static_cast<EVP_MD_CTX*>(context_), data, static_cast<size_t>(bytes)) == 1,
         "SHA-256 failed in the cryptography library");
 }

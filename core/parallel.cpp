@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/check.h"
+#include "core/rank_status.h"
 
 namespace itemloom {
 namespace {
@@ -38,6 +39,7 @@ class Pool {
   int threads() const { return static_cast<int>(ranges_.size()); }
 
   void run(int64_t count, FunctionRef<void(int64_t, int)> body) {
+    if (current_thread < 0) heartbeat();
     const int threads = this->threads();
     if (threads == 1 || count == 1 || current_thread >= 0) {
       for (int64_t task = 0; task < count; ++task) body(task, std::max(current_thread, 0));

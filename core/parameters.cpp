@@ -35,7 +35,7 @@ void fill_initial(Vector<float> values, const ParameterInfo& info, uint64_t seed
 }  // namespace
 
 int ParameterStore::add(const std::string& name, int64_t rows, int64_t columns, InitialValue initial) {
-  CHECK(values_.bytes() == 0, "parameter ", name, " comes after the store was allocated");
+  CHECK(!values_, "parameter ", name, " comes after the store was allocated");
   CHECK(find(name) < 0, "parameter ", name, " is registered twice");
   const bool is_matrix = columns > 0;
   ParameterInfo info{.name = name,
@@ -51,18 +51,28 @@ int ParameterStore::add(const std::string& name, int64_t rows, int64_t columns, 
 
 void ParameterStore::allocate(uint64_t seed) {
   const int64_t bytes = size_ * static_cast<int64_t>(sizeof(float));
-  values_ = HostBlock(bytes);
-  gradients_ = HostBlock(bytes);
+  own_values_ = HostBlock(bytes);
+  own_gradients_ = HostBlock(bytes);
+  allocate(seed, Vector<float>(reinterpret_cast<float*>(own_values_.data()), size_),
+           Vector<float>(reinterpret_cast<float*>(own_gradients_.data()), size_));
+}
+
+void ParameterStore::allocate(uint64_t seed, Vector<float> values, Vector<float> gradients) {
+  CHECK(values.size() == size_ && gradients.size() == size_, "the store has ", size_, " floats, its buffers ",
+        values.size(), " and ", gradients.size());
+  values_ = values;
+  gradients_ = gradients;
   for (const ParameterInfo& info : infos_) {
-    fill_initial(values().slice(info.offset, info.size), info, seed);
-    gradient_slots_.push_back(Gradient{gradients().data() + info.offset});
+    fill_initial(values_.slice(info.offset, info.size), info, seed);
+    gradient_slots_.push_back(
+        {.data = gradients_.data() + info.offset, .parameter = static_cast<int32_t>(gradient_slots_.size())});
   }
 }
 
 Tensor ParameterStore::tensor(int index) const {
   const ParameterInfo& info = infos_[static_cast<size_t>(index)];
-  CHECK(values_.bytes() > 0, "parameter ", info.name, " is used before the store was allocated");
-  float* value = values().data() + info.offset;
+  CHECK(values_, "parameter ", info.name, " is used before the store was allocated");
+  float* value = values_.data() + info.offset;
   Gradient* gradient = &gradient_slots_[static_cast<size_t>(index)];
   if (info.shape.size() == 1) return Tensor(value, info.shape[0], gradient);
   return Tensor(value, info.shape[0], info.shape[1], gradient);
@@ -73,14 +83,6 @@ int ParameterStore::find(std::string_view name) const {
     if (infos_[index].name == name) return static_cast<int>(index);
   }
   return -1;
-}
-
-Vector<float> ParameterStore::values() const {
-  return Vector<float>(reinterpret_cast<float*>(values_.data()), size_);
-}
-
-Vector<float> ParameterStore::gradients() const {
-  return Vector<float>(reinterpret_cast<float*>(gradients_.data()), size_);
 }
 
 int64_t ParameterStore::count() const {

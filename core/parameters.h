@@ -35,16 +35,20 @@ class ParameterStore {
   // Registers a vector (columns 0) or a matrix. Throws Error when the name is taken or allocate() has been called.
   int add(const std::string& name, int64_t rows, int64_t columns, InitialValue initial);
 
+  // Floats of a flat buffer, padding counted.
+  int64_t size() const { return size_; }
   // Takes the buffers and fills in initial values.
   void allocate(uint64_t seed);
+  // With buffers of size() zeros that outlive the store, where other ranks see them for one.
+  void allocate(uint64_t seed, Vector<float> values, Vector<float> gradients);
 
   Tensor tensor(int index) const;
   // The index of a name, or -1.
   int find(std::string_view name) const;
   const std::vector<ParameterInfo>& infos() const { return infos_; }
 
-  Vector<float> values() const;
-  Vector<float> gradients() const;
+  Vector<float> values() const { return values_; }
+  Vector<float> gradients() const { return gradients_; }
   // Number of trainable numbers, padding not counted.
   int64_t count() const;
 
@@ -52,7 +56,8 @@ class ParameterStore {
   std::vector<ParameterInfo> infos_;
   mutable std::deque<Gradient> gradient_slots_;
   int64_t size_ = 0;
-  HostBlock values_, gradients_;
+  HostBlock own_values_, own_gradients_;
+  Vector<float> values_ = Vector<float>::none(), gradients_ = Vector<float>::none();
 };
 
 // A parameter as a layer holds it: usable once the store has been allocated.

@@ -1,6 +1,7 @@
 #include "core/tape.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 #include "core/parallel.h"
@@ -53,11 +54,34 @@ void Tape::release(Gradient* gradient, int64_t bytes) {
   gradient->data = nullptr;
 }
 
-void Tape::backward() {
+uint64_t Tape::next_number() {
+  static std::atomic<uint64_t> numbers{0};
+  return numbers.fetch_add(1, std::memory_order_relaxed) + 1;
+}
+
+void Tape::note_first_uses(std::initializer_list<Tensor> inputs, FirstUse*& list) {
+  for (const Tensor& input : inputs) {
+    Gradient* gradient = input.gradient();
+    if (!gradient || gradient->parameter < 0 || gradient->tape == number_) continue;
+    gradient->tape = number_;
+    FirstUse* use = new (arena_.take<FirstUse>(1)) FirstUse;
+    use->parameter = gradient->parameter;
+    use->next = list;
+    list = use;
+  }
+}
+
+void Tape::backward(FunctionRef<void(int)> on_parameter_ready) {
+  auto report = [&](const FirstUse* use) {
+    for (; use; use = use->next) on_parameter_ready(use->parameter);
+  };
+  report(loss_first_uses_);
   for (Entry* entry = last_; entry; entry = entry->previous) {
-    if (!entry->output->data) continue;
-    entry->undo(entry->closure, *this);
-    release(entry->output, entry->bytes);
+    if (entry->output->data) {
+      entry->undo(entry->closure, *this);
+      release(entry->output, entry->bytes);
+    }
+    report(entry->first_uses);
   }
   last_ = nullptr;
 }

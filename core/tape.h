@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <new>
 #include <type_traits>
 
 #include "core/device.h"
 #include "core/memory.h"
+#include "core/parallel.h"
 #include "core/rng.h"
 #include "core/tensor.h"
 
@@ -22,7 +24,7 @@ class Tape {
  public:
   // `seed` and `step` name the dropout masks (core/rng.h).
   Tape(Device& device, Arena& arena, Mode mode, uint64_t seed = 0, uint32_t step = 0)
-      : device_(device), arena_(arena), mode_(mode), seed_(seed), step_(step) {}
+      : device_(device), arena_(arena), mode_(mode), seed_(seed), step_(step), number_(next_number()) {}
   Tape(const Tape&) = delete;
   Tape& operator=(const Tape&) = delete;
 
@@ -45,9 +47,10 @@ class Tape {
     return key;
   }
 
-  // Records how to undo the op that made `output`. The closure gets this tape; it holds views and numbers only.
+  // Records how to undo the op that made `output` of `inputs`. The closure gets this tape; it holds views and numbers
+  // only.
   template <class Backward>
-  void record(const Tensor& output, Backward backward) {
+  void record(const Tensor& output, std::initializer_list<Tensor> inputs, Backward backward) {
     static_assert(std::is_trivially_destructible_v<Backward>, "a closure on the tape owns nothing");
     if (!training()) return;
     void* closure = arena_.take<std::byte>(sizeof(Backward));
@@ -57,8 +60,14 @@ class Tape {
     entry->undo = [](void* object, Tape& tape) { (*static_cast<Backward*>(object))(tape); };
     entry->output = output.gradient();
     entry->bytes = output.size() * static_cast<int64_t>(sizeof(float));
+    entry->first_uses = nullptr;
     entry->previous = last_;
     last_ = entry;
+    note_first_uses(inputs, entry->first_uses);
+  }
+  // For a loss op, which puts its inputs' gradients in place when it runs and has nothing to undo.
+  void record_loss(std::initializer_list<Tensor> inputs) {
+    if (training()) note_first_uses(inputs, loss_first_uses_);
   }
 
   // The gradient of a differentiable tensor, zero when nothing has added to it yet.
@@ -69,14 +78,24 @@ class Tape {
 
   // Walks the entries in reverse. The root of the tape is a loss op, which has put its inputs' gradients in place when
   // it ran. An op whose output nobody differentiated is skipped. May run once.
-  void backward();
+  // `on_parameter_ready` gets the index of each parameter that was used, once nothing will be added to its gradient
+  // any more: when the op that used it first has been undone.
+  void backward(FunctionRef<void(int parameter)> on_parameter_ready);
+  void backward() {
+    backward([](int) {});
+  }
 
  private:
+  struct FirstUse {
+    int32_t parameter;
+    FirstUse* next;
+  };
   struct Entry {
     void* closure;
     void (*undo)(void*, Tape&);
     Gradient* output;
     int64_t bytes;
+    FirstUse* first_uses;  // parameters that no entry before this one uses
     Entry* previous;
   };
   // Gradient memory that its tensor no longer needs; the list is kept in the pieces themselves.
@@ -85,6 +104,8 @@ class Tape {
     FreePiece* next;
   };
 
+  void note_first_uses(std::initializer_list<Tensor> inputs, FirstUse*& list);
+  static uint64_t next_number();
   float* gradient_data(const Tensor& tensor);
   void release(Gradient* gradient, int64_t bytes);
 
@@ -93,8 +114,10 @@ class Tape {
   Mode mode_;
   uint64_t seed_;
   uint32_t step_;
+  const uint64_t number_;  // tells this tape from all others
   uint32_t stream_ = 0;
   Entry* last_ = nullptr;
+  FirstUse* loss_first_uses_ = nullptr;
   FreePiece* free_ = nullptr;
 };
 

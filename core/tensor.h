@@ -15,6 +15,8 @@ namespace itemloom {
 // gives it to another once the producer's backward is done; for parameters it is fixed.
 struct Gradient {
   float* data = nullptr;
+  int32_t parameter = -1;  // the parameter's index in its store, or -1 for an activation
+  uint64_t tape = 0;       // the last tape that has used the parameter
 };
 
 class Tensor {

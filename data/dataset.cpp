@@ -151,14 +151,13 @@ void save_dataset(const Dataset& dataset, const std::string& path) {
   file.commit();
 }
 
-Dataset load_dataset(const std::string& path) {
+Dataset load_dataset(const std::string& path, DatasetUse use) {
   const Hdf5Reader file(path);
   check_header(file, kKind, kVersion);
   const auto map = std::make_shared<MappedFile>(path);
   Dataset dataset;
-  dataset.item_ids = read_vocabulary(file, "/item/id");
-  dataset.sequence_ids = read_vocabulary(file, "/user/id");
-  dataset.offsets = mapped<int64_t>(file, *map, "/sequences/offsets", dataset.sequence_ids.size() + 1);
+  dataset.item_counts = file.read<int64_t>("/item/count");
+  dataset.offsets = mapped<int64_t>(file, *map, "/sequences/offsets");
   dataset.items = mapped<int32_t>(file, *map, "/sequences/items");
   const int64_t interactions = dataset.interaction_count();
   if (file.exists("/sequences/timestamps")) {
@@ -168,17 +167,21 @@ Dataset load_dataset(const std::string& path) {
     dataset.baskets = mapped<int32_t>(file, *map, "/sequences/baskets", interactions);
   }
   dataset.storage = map;
-  if (file.exists("/item/title")) dataset.titles = file.read_texts("/item/title");
-  dataset.item_counts = file.read<int64_t>("/item/count");
-  const auto items = static_cast<size_t>(dataset.item_count());
-  CHECK(dataset.item_counts.size() == items && (dataset.titles.empty() || dataset.titles.size() == items), path,
-        ": /item/count or /item/title has another number of entries than /item/id");
   dataset.sequence_by = file.attribute<std::string>("/", "sequence_by");
   dataset.timestamp_unit = file.attribute<std::string>("/", "timestamp_unit");
   dataset.hash = file.attribute<std::string>("/", "sha256");
+  if (use == DatasetUse::kTraining) return dataset;
+  dataset.item_ids = read_vocabulary(file, "/item/id");
+  dataset.sequence_ids = read_vocabulary(file, "/user/id");
+  if (file.exists("/item/title")) dataset.titles = file.read_texts("/item/title");
   dataset.sources = file.attribute<std::string>("/provenance", "sources");
   dataset.config = file.attribute<std::string>("/provenance", "config");
   dataset.report = file.attribute<std::string>("/provenance", "report");
+  CHECK(dataset.offsets.size() == dataset.sequence_ids.size() + 1, path, ": /sequences/offsets has ",
+        dataset.offsets.size(), " entries for ", dataset.sequence_ids.size(), " of /user/id");
+  CHECK(dataset.item_count() == dataset.item_ids.size() &&
+            (dataset.titles.empty() || static_cast<int64_t>(dataset.titles.size()) == dataset.item_count()),
+        path, ": /item/count or /item/title has another number of entries than /item/id");
   check_sequences(dataset, path);
   CHECK(content_hash(dataset) == dataset.hash, path,
         " is damaged: its content does not match its SHA-256; prepare it again");

@@ -40,7 +40,7 @@ struct Dataset {
   std::string sources, config, report;  // JSON, see the file's /provenance
 
   int64_t sequence_count() const { return offsets.size() - 1; }
-  int64_t item_count() const { return item_ids.size(); }  // V
+  int64_t item_count() const { return static_cast<int64_t>(item_counts.size()); }  // V
   int64_t interaction_count() const { return items.size(); }
   int64_t length(int64_t sequence) const { return offsets[sequence + 1] - offsets[sequence]; }
   Vector<const int32_t> sequence(int64_t sequence) const { return items.slice(offsets[sequence], length(sequence)); }
@@ -59,8 +59,15 @@ std::string content_hash(const Dataset& dataset);
 // Written aside and renamed. Throws Error naming the path when it cannot be written.
 void save_dataset(const Dataset& dataset, const std::string& path);
 
+enum class DatasetUse {
+  kAll,
+  // The sequences, counts and the hash, without ids, titles and provenance, and unverified: for ranks beside one that
+  // has verified the file.
+  kTraining,
+};
+
 // Maps the sequences. Throws Error naming the file, and the place in it, when it is no dataset of ours or damaged, when
 // offsets do not ascend or an item is out of range, and when the content does not match its hash.
-Dataset load_dataset(const std::string& path);
+Dataset load_dataset(const std::string& path, DatasetUse use = DatasetUse::kAll);
 
 }  // namespace itemloom

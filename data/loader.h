@@ -31,7 +31,23 @@ struct LoaderOptions {
   int64_t batch_tokens;     // ... or, when above zero, as many samples as fit into this many rows (at least one)
   int64_t piece_tokens;     // a batch is worked through in pieces of about this many rows at most; 0: in one piece
   uint64_t seed;
+  // A batch is dealt out to `shards` shards of about as many rows each, longest samples first, which of them depends on
+  // the batch alone; this loader fills the shards [first_shard, first_shard + local_shards). A shard may be empty.
+  int shards = 1;
+  int first_shard = 0;
+  int local_shards = 1;
 };
+
+// An epoch's samples: the order of the windows, a Fisher-Yates shuffle with Philox draws named by (seed, epoch, place),
+// and where each batch begins in it, with the number of windows as the last entry.
+struct EpochPlan {
+  std::vector<int64_t> order;
+  std::vector<int64_t> batch_begins;
+
+  int64_t batches() const { return static_cast<int64_t>(batch_begins.size()) - 1; }
+};
+// Makes `plan` that of the epoch and keeps its memory.
+void plan_epoch(const std::vector<Window>& windows, const LoaderOptions& options, int64_t epoch, EpochPlan& plan);
 
 // One optimizer step's samples, in pieces that are worked through one after the other (their gradients add up). Samples
 // are ordered by length, longest first: which samples form a batch is a draw of the epoch's permutation alone, so this
@@ -39,11 +55,10 @@ struct LoaderOptions {
 struct StepBatch {
   int64_t epoch = -1;
   int64_t batch = -1;
-  std::vector<PackedBatch> pieces;
-  size_t piece_count = 0;
-  int64_t sequences = 0;
-  int64_t rows = 0;
-  int64_t masked = 0;
+  std::vector<PackedBatch> pieces;  // those in use come first
+  std::vector<size_t> shard_ends;   // local shard s has the pieces [shard_ends[s - 1], shard_ends[s])
+  int64_t sequences = 0, rows = 0;  // of the whole batch
+  int64_t masked = 0;               // of the local shards
 };
 
 class Loader {
@@ -62,8 +77,11 @@ class Loader {
 
  private:
   void reserve();
-  void plan(int64_t epoch);
+  const EpochPlan& plan_of(int64_t epoch);
   void fill(StepBatch& step, int64_t epoch, int64_t batch);
+  void choose_samples(const EpochPlan& plan, int64_t batch);
+  void deal_samples();
+  void fill_shard(StepBatch& step, int shard);
   void prefetch_loop();
 
   Vector<const int32_t> items_;
@@ -71,12 +89,18 @@ class Loader {
   Masking masking_;
   LoaderOptions options_;
 
-  // The planned epoch: the order of the windows and where each batch begins in it. Guarded by plan_mutex_.
+  // The plan of one epoch, guarded by plan_mutex_.
   std::mutex plan_mutex_;
   int64_t planned_epoch_ = -1;
-  std::vector<int64_t> order_;
-  std::vector<int64_t> batch_begins_;
-  std::vector<std::pair<int64_t, uint32_t>> samples_;  // window index, sample number in the step
+  EpochPlan plan_;
+  struct Sample {
+    int64_t window;
+    uint32_t number;  // in the step
+    int32_t length;
+  };
+  std::vector<Sample> samples_;                      // of the batch, longest first
+  std::vector<std::pair<int64_t, int>> shard_rows_;  // a heap: rows dealt to each shard so far
+  std::vector<int> sample_shards_;                   // of each sample
 
   // Two buffers: one is read by the trainer while the thread fills the other.
   StepBatch buffers_[2];

@@ -110,7 +110,7 @@ Dataset prepare(const DataConfig& config) {
   dataset.sequence_ids = std::move(log.sequences);
   dataset.item_ids = std::move(log.items);
   dataset.titles = std::move(log.titles);
-  dataset.item_counts.resize(static_cast<size_t>(dataset.item_count()));
+  dataset.item_counts.resize(static_cast<size_t>(dataset.item_ids.size()));
   for (int32_t item : dataset.items) ++dataset.item_counts[item];
   dataset.sequence_by = config.format == "sequences" ? "user" : config.sequence_by;
   if (dataset.timestamps) dataset.timestamp_unit = log.scale.unit();

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "core/check.h"
+#include "core/rank_status.h"
 
 namespace itemloom {
 namespace {
@@ -82,6 +83,7 @@ bool TextSource::read_more() {
     refuse_binary(read_ + (static_cast<const char*>(zero) - buffer_.data()) - static_cast<int64_t>(filled_));
   }
   filled_ += got;
+  heartbeat();
   read_ += static_cast<int64_t>(got);
   return got > 0;
 }

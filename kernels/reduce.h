@@ -6,11 +6,13 @@
 
 namespace itemloom {
 
-// result[0] = sum x^2, in double between blocks; infinite or NaN when x holds such a value (which is how a non-finite
-// gradient is found).
+inline constexpr int64_t kSumOfSquaresBlock = 16384;
+
+// partials[b] = sum of x^2 over block b of kSumOfSquaresBlock elements, in double; infinite or NaN when x holds such a
+// value there (which is how a non-finite gradient is found). Their sum in order is the whole sum, whoever made them.
 struct SumOfSquares {
   Vector<const float> x;
-  Vector<double> result;  // (1), overwritten
+  Vector<double> partials;  // (ceil(size of x / kSumOfSquaresBlock)), overwritten
 };
 void launch(CpuStream stream, const SumOfSquares& args);
 

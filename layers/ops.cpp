@@ -25,7 +25,7 @@ Tensor drop(Tape& tape, const Tensor& x, std::optional<Tensor> residual, Vector<
                      .probability = probability,
                      .key = key,
                      .y = y.matrix()});
-  tape.record(y, [=](Tape& t) {
+  tape.record(y, {x, residual ? *residual : x}, [=](Tape& t) {
     run(t.device(), DropoutBackward{.dy = t.gradient_matrix(y),
                                     .row_ids = row_ids,
                                     .probability = probability,
@@ -54,7 +54,7 @@ Tensor embedding_bag(Tape& tape, const Tensor& table, Vector<const int32_t> ids,
                                          .weights = weights,
                                          .mode = mode,
                                          .y = y.matrix()});
-  tape.record(y, [=](Tape& t) {
+  tape.record(y, {table}, [=](Tape& t) {
     run(t.device(), EmbeddingBagBackward{.dy = t.gradient_matrix(y),
                                          .ids = ids,
                                          .bag_offsets = bag_offsets,
@@ -78,7 +78,7 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& b
                           .bias = bias.vector(),
                           .c = y.matrix(),
                           .accumulate = false});
-  tape.record(y, [=](Tape& t) {
+  tape.record(y, {x, weight, bias}, [=](Tape& t) {
     const Matrix<float> dy = t.gradient_matrix(y);
     run(t.device(), ColumnSum{.x = dy, .y = t.gradient_vector(bias)});
     run(t.device(), Gemm{.a = dy,
@@ -112,7 +112,7 @@ Tensor layer_norm(Tape& tape, const Tensor& x, const Tensor& gamma, const Tensor
                                       .y = y.matrix(),
                                       .mean = mean,
                                       .inverse_std = inverse_std});
-  tape.record(y, [=](Tape& t) {
+  tape.record(y, {x, gamma, beta}, [=](Tape& t) {
     run(t.device(), LayerNormBackward{.dy = t.gradient_matrix(y),
                                       .x = x.matrix(),
                                       .gamma = gamma.vector(),
@@ -128,7 +128,7 @@ Tensor layer_norm(Tape& tape, const Tensor& x, const Tensor& gamma, const Tensor
 Tensor activation(Tape& tape, const Tensor& x, Activation kind) {
   Tensor y = tape.matrix(x.rows(), x.columns());
   run(tape.device(), ActivationForward{.activation = kind, .x = x.flat(), .y = y.flat()});
-  tape.record(y, [=](Tape& t) {
+  tape.record(y, {x}, [=](Tape& t) {
     run(t.device(),
         ActivationBackward{.activation = kind, .dy = t.gradient_vector(y), .x = x.flat(), .dx = t.gradient_vector(x)});
   });
@@ -180,7 +180,7 @@ Tensor self_attention(Tape& tape, const Tensor& qkv, Vector<const int64_t> seque
                                       .key = key,
                                       .y = y.matrix(),
                                       .log_sum_exp = log_sum_exp});
-  tape.record(y, [=](Tape& t) {
+  tape.record(y, {qkv}, [=](Tape& t) {
     run(t.device(), AttentionBackward{.qkv = qkv.matrix(),
                                       .sequence_offsets = sequence_offsets,
                                       .query_rows = query_rows,
@@ -200,7 +200,7 @@ Tensor self_attention(Tape& tape, const Tensor& qkv, Vector<const int64_t> seque
 Tensor gather_rows(Tape& tape, const Tensor& x, Vector<const int64_t> indices) {
   Tensor y = tape.matrix(indices.size(), x.columns());
   run(tape.device(), GatherRows{.x = x.matrix(), .indices = indices, .y = y.matrix()});
-  tape.record(y, [=](Tape& t) {
+  tape.record(y, {x}, [=](Tape& t) {
     run(t.device(), ScatterAddRows{.dy = t.gradient_matrix(y), .indices = indices, .dx = t.gradient_matrix(x)});
   });
   return y;
@@ -214,6 +214,7 @@ Vector<double> masked_item_loss(Tape& tape, const Tensor& hidden, const Tensor& 
   CHECK(!bias || bias->size() == items, "masked_item_loss: the bias is ", bias->shape(), " for ", items, " items");
   const Vector<double> loss = tape.keep<double>(1);
   const bool gradients = tape.training();
+  tape.record_loss({hidden, table, bias ? *bias : table});
   run(tape.device(),
       MaskedItemLoss{.hidden = hidden.matrix(),
                      .table = table.matrix().slice(0, items),

@@ -46,6 +46,7 @@ struct OptimizerConfig {
   double momentum = 0.0;
   double decay = 0.99;
   double clip_norm = 5.0;
+  bool sharded = false;
   ScheduleConfig schedule;
 
   template <class Visitor>
@@ -90,6 +91,9 @@ struct OptimizerConfig {
     visit.field("clip_norm", clip_norm,
                 {.help = "A gradient whose norm over all parameters is greater is scaled down to it; 0: never.",
                  .minimum = 0.0});
+    visit.field("sharded", sharded,
+                {.help = "Each rank keeps the optimizer's state of a share of the parameters and updates that share "
+                         "(ZeRO stage 1): the same results with less memory a rank."});
     visit.group("schedule", schedule, {.help = "The learning rate over time."});
   }
 };

@@ -1,7 +1,9 @@
 #include "optim/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 
+#include "core/parallel.h"
 #include "kernels/optimizer_step.h"
 #include "kernels/reduce.h"
 
@@ -18,20 +20,37 @@ std::vector<std::string> slot_names(const std::string& optimizer) {
 }  // namespace
 
 Optimizer::Optimizer(const OptimizerConfig& config, const ParameterStore& store)
-    : config_(config), store_(&store), slot_names_(slot_names(config.name)) {
-  const int64_t total = store.values().size();
-  for (size_t index = 0; index < store.infos().size(); ++index) {
-    const ParameterInfo& info = store.infos()[index];
+    : Optimizer(config, store, {{0, store.size()}}) {}
+
+Optimizer::Optimizer(const OptimizerConfig& config, const ParameterStore& store, std::vector<FlatRange> owned)
+    : config_(config), store_(&store), owned_(std::move(owned)), slot_names_(slot_names(config.name)) {
+  const std::vector<ParameterInfo>& infos = store.infos();
+  for (size_t index = 0; index < infos.size(); ++index) {
     // Padding belongs to the parameter before it: it is zero, has zero gradient, and stays zero.
-    const int64_t end = index + 1 < store.infos().size() ? store.infos()[index + 1].offset : total;
-    if (!ranges_.empty() && ranges_.back().decays == info.decays) {
-      ranges_.back().size = end - ranges_.back().begin;
-    } else {
-      ranges_.push_back({info.offset, end - info.offset, info.decays});
-    }
+    const int64_t end = index + 1 < infos.size() ? infos[index + 1].offset : store.size();
+    add_owned({infos[index].offset, end}, infos[index].decays);
   }
+  for (const FlatRange& range : owned_) owned_size_ += range.size();
   for (size_t slot = 0; slot < slot_names_.size(); ++slot) {
-    slot_blocks_.emplace_back(total * static_cast<int64_t>(sizeof(float)));
+    slot_blocks_.emplace_back(owned_size_ * static_cast<int64_t>(sizeof(float)));
+  }
+  square_sums_.resize(static_cast<size_t>(block_count(store.size(), kSumOfSquaresBlock)));
+}
+
+// The part of a parameter that is owned.
+void Optimizer::add_owned(FlatRange parameter, bool decays) {
+  int64_t state_begin = 0;
+  for (const FlatRange& range : owned_) {
+    const int64_t begin = std::max(parameter.begin, range.begin), end = std::min(parameter.end, range.end);
+    if (begin < end) {
+      Range* last = ranges_.empty() ? nullptr : &ranges_.back();
+      if (last && last->decays == decays && last->begin + last->size == begin && begin > range.begin) {
+        last->size += end - begin;
+      } else {
+        ranges_.push_back({begin, end - begin, state_begin + begin - range.begin, decays});
+      }
+    }
+    state_begin += range.size();
   }
 }
 
@@ -42,27 +61,47 @@ Vector<float> Optimizer::slot(size_t index, int64_t begin, int64_t size) const {
 std::vector<Optimizer::Slot> Optimizer::slots() const {
   std::vector<Slot> result;
   for (size_t index = 0; index < slot_names_.size(); ++index) {
-    result.push_back({slot_names_[index], slot(index, 0, store_->values().size())});
+    result.push_back({slot_names_[index], slot(index, 0, owned_size_)});
   }
   return result;
+}
+
+int64_t Optimizer::state_bytes() const {
+  return static_cast<int64_t>(slot_blocks_.size() * sizeof(float)) * owned_size_;
+}
+
+double Optimizer::gradient_norm(Device& device, Communicator& communicator, double gradient_scale) {
+  static_assert(kShareBlock % kSumOfSquaresBlock == 0, "an owned range is made of whole blocks of the sum");
+  std::fill(square_sums_.begin(), square_sums_.end(), 0.0);
+  for (const FlatRange& range : owned_) {
+    const int64_t blocks = block_count(range.size(), kSumOfSquaresBlock);
+    run(device,
+        SumOfSquares{.x = store_->gradients().slice(range.begin, range.size()),
+                     .partials = Vector<double>(square_sums_.data() + range.begin / kSumOfSquaresBlock, blocks)});
+  }
+  if (owned_size_ < store_->size()) {
+    communicator.all_reduce_sum(Vector<double>(square_sums_.data(), static_cast<int64_t>(square_sums_.size())));
+  }
+  double sum = 0;
+  for (const double block : square_sums_) sum += block;
+  return std::sqrt(sum) * gradient_scale;
 }
 
 void Optimizer::step(Device& device, double learning_rate, double gradient_scale) {
   ++steps_;
   for (const Range& range : ranges_) {
-    step_range(device, range.begin, range.size, static_cast<float>(learning_rate), static_cast<float>(gradient_scale),
-               range.decays ? static_cast<float>(config_.weight_decay) : 0.0f);
+    step_range(device, range, static_cast<float>(learning_rate), static_cast<float>(gradient_scale));
   }
 }
 
-void Optimizer::step_range(Device& device, int64_t begin, int64_t size, float learning_rate, float gradient_scale,
-                           float weight_decay) {
-  const Vector<float> value = store_->values().slice(begin, size);
-  const Vector<float> gradient = store_->gradients().slice(begin, size);
+void Optimizer::step_range(Device& device, const Range& range, float learning_rate, float gradient_scale) {
+  const float weight_decay = range.decays ? static_cast<float>(config_.weight_decay) : 0.0f;
+  const Vector<float> value = store_->values().slice(range.begin, range.size);
+  const Vector<float> gradient = store_->gradients().slice(range.begin, range.size);
   if (config_.name == "sgd") {
     run(device, SgdStep{.value = value,
                         .gradient = gradient,
-                        .velocity = slot(0, begin, size),
+                        .velocity = slot(0, range.state_begin, range.size),
                         .gradient_scale = gradient_scale,
                         .learning_rate = learning_rate,
                         .momentum = static_cast<float>(config_.momentum),
@@ -70,8 +109,8 @@ void Optimizer::step_range(Device& device, int64_t begin, int64_t size, float le
   } else if (config_.name == "rmsprop") {
     run(device, RmspropStep{.value = value,
                             .gradient = gradient,
-                            .square = slot(0, begin, size),
-                            .velocity = slot(1, begin, size),
+                            .square = slot(0, range.state_begin, range.size),
+                            .velocity = slot(1, range.state_begin, range.size),
                             .gradient_scale = gradient_scale,
                             .learning_rate = learning_rate,
                             .decay = static_cast<float>(config_.decay),
@@ -82,8 +121,8 @@ void Optimizer::step_range(Device& device, int64_t begin, int64_t size, float le
     const double steps = static_cast<double>(steps_);
     run(device, AdamStep{.value = value,
                          .gradient = gradient,
-                         .first_moment = slot(0, begin, size),
-                         .second_moment = slot(1, begin, size),
+                         .first_moment = slot(0, range.state_begin, range.size),
+                         .second_moment = slot(1, range.state_begin, range.size),
                          .gradient_scale = gradient_scale,
                          .learning_rate = learning_rate,
                          .beta1 = static_cast<float>(config_.beta1),
@@ -94,12 +133,6 @@ void Optimizer::step_range(Device& device, int64_t begin, int64_t size, float le
                          .bias_correction1 = static_cast<float>(1 - std::pow(config_.beta1, steps)),
                          .bias_correction2 = static_cast<float>(1 - std::pow(config_.beta2, steps))});
   }
-}
-
-double gradient_norm(Device& device, Vector<const float> gradients, double gradient_scale) {
-  double sum = 0;
-  run(device, SumOfSquares{.x = gradients, .result = Vector<double>(&sum, 1)});
-  return std::sqrt(sum) * gradient_scale;
 }
 
 }  // namespace itemloom

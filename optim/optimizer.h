@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "core/communicator.h"
 #include "core/device.h"
 #include "core/memory.h"
 #include "core/parameters.h"
@@ -12,47 +13,59 @@
 
 namespace itemloom {
 
+// With its state in slices (ZeRO stage 1, Rajbhandari et al. 2020, section 5.1) each rank keeps the state of the ranges
+// it owns and updates the parameters there; who owns them brings the new values to the other ranks.
 class Optimizer {
  public:
-  // State buffers as large as the parameters, zero.
+  // State for all parameters, zero.
   Optimizer(const OptimizerConfig& config, const ParameterStore& store);
+  // State for `owned` ranges of the flat buffers alone: ascending, each beginning at a multiple of kShareBlock.
+  Optimizer(const OptimizerConfig& config, const ParameterStore& store, std::vector<FlatRange> owned);
 
   // The number of steps taken, which Adam's bias correction counts; set on resume.
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
 
-  // One step with gradients scaled by `gradient_scale`; zeroes the gradients. Weight decay skips vectors (biases and
-  // norm gains).
+  // The 2-norm of the gradients of all ranks' owned ranges times `gradient_scale`; infinite or NaN when a gradient is.
+  // Sums in fixed blocks in their order, so that the slices do not change its bits. A collective where the ranges are
+  // slices.
+  double gradient_norm(Device& device, Communicator& communicator, double gradient_scale);
+
+  // One step of the owned ranges with gradients scaled by `gradient_scale`; zeroes the gradients there. Weight decay
+  // skips vectors (biases and norm gains).
   void step(Device& device, double learning_rate, double gradient_scale);
 
-  // A state buffer, laid out as the parameters: "first_moment", "second_moment", "velocity", "square".
+  // A state buffer of the owned ranges, one after the other: "first_moment", "second_moment", "velocity", "square".
   struct Slot {
     std::string name;
     Vector<float> values;
   };
   std::vector<Slot> slots() const;
+  const std::vector<FlatRange>& owned() const { return owned_; }
+  int64_t state_bytes() const;
 
  private:
-  void step_range(Device& device, int64_t begin, int64_t size, float learning_rate, float gradient_scale,
-                  float weight_decay);
-  Vector<float> slot(size_t index, int64_t begin, int64_t size) const;
-
-  // Neighbouring parameters with the same decay are one range.
+  // Neighbouring parameters with the same decay, as far as they are owned, are one range.
   struct Range {
     int64_t begin;
     int64_t size;
+    int64_t state_begin;  // in the state buffers
     bool decays;
   };
 
+  void add_owned(FlatRange parameter, bool decays);
+  void step_range(Device& device, const Range& range, float learning_rate, float gradient_scale);
+  Vector<float> slot(size_t index, int64_t begin, int64_t size) const;
+
   OptimizerConfig config_;
   const ParameterStore* store_;
+  std::vector<FlatRange> owned_;
   std::vector<Range> ranges_;
   std::vector<std::string> slot_names_;
   std::vector<HostBlock> slot_blocks_;
+  std::vector<double> square_sums_;
+  int64_t owned_size_ = 0;
   int64_t steps_ = 0;
 };
-
-// The 2-norm of the gradients times `gradient_scale`; infinite or NaN when a gradient is.
-double gradient_norm(Device& device, Vector<const float> gradients, double gradient_scale);
 
 }  // namespace itemloom

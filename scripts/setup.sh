@@ -11,6 +11,7 @@ packages=(
   libfmt-dev            # text output
   libhdf5-dev           # datasets, checkpoints, exports
   libhwy-dev            # portable vectors, chosen at run time
+  libopenmpi-dev openmpi-bin # several ranks
   libspdlog-dev         # logging
   libssl-dev            # SHA-256 of inputs and checkpoints
   nlohmann-json3-dev    # configs and reports

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <fstream>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <string_view>
 
@@ -158,6 +159,23 @@ void read_tensors(const Hdf5Reader& file, const std::string& group, const std::v
 }
 
 }  // namespace
+
+std::string pack_entries(const CheckpointEntries& entries) {
+  const nlohmann::json object = {
+      {"texts", entries.texts}, {"integers", entries.integers}, {"numbers", entries.numbers}};
+  std::string bytes;
+  nlohmann::json::to_cbor(object, bytes);
+  return bytes;
+}
+
+CheckpointEntries unpack_entries(const std::string& bytes) {
+  const nlohmann::json object = nlohmann::json::from_cbor(bytes);
+  CheckpointEntries entries;
+  object.at("texts").get_to(entries.texts);
+  object.at("integers").get_to(entries.integers);
+  object.at("numbers").get_to(entries.numbers);
+  return entries;
+}
 
 std::vector<NamedTensor> tensors_of(const ParameterStore& store, Vector<float> buffer, const std::string& prefix) {
   std::vector<NamedTensor> tensors;

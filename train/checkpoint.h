@@ -33,6 +33,10 @@ struct CheckpointEntries {
   std::map<std::string, double> numbers;     // best metric, loss sums of the epoch so far, ...
 };
 
+// Entries as bytes that another rank reads back exactly.
+std::string pack_entries(const CheckpointEntries& entries);
+CheckpointEntries unpack_entries(const std::string& bytes);
+
 struct CheckpointState : CheckpointEntries {
   std::vector<NamedTensor> parameters;
   // Names like adam.first_moment/encoder.0.attention.qkv.weight.

@@ -1,6 +1,7 @@
 #include "train/config.h"
 
 #include <algorithm>
+#include <bit>
 #include <nlohmann/json.hpp>
 
 #include "core/check.h"
@@ -10,6 +11,11 @@
 
 namespace itemloom {
 namespace {
+
+void validate_ranks(const TrainingConfig& training) {
+  CHECK(!training.bitwise_across_ranks || std::has_single_bit(static_cast<uint64_t>(training.gradient_shards)),
+        "training.gradient_shards is ", training.gradient_shards, ", but must be a power of two");
+}
 
 void validate_evaluation(const Config& config) {
   const std::vector<std::string>& metrics = config.evaluation.metrics;
@@ -122,6 +128,7 @@ void validate(const Config& config) {
   validate_model(config.model);
   validate_training(config);
   validate_evaluation(config);
+  validate_ranks(config.training);
 }
 
 LoadedConfig load_config(const std::string& path, const std::vector<std::string>& settings) {

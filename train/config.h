@@ -32,6 +32,9 @@ struct TrainingConfig {
   EarlyStoppingConfig early_stopping;
   int64_t checkpoint_every = 1;
   int64_t max_skipped_steps = 10;
+  bool bitwise_across_ranks = false;
+  int64_t gradient_shards = 8;
+  int64_t rank_timeout = 300;
 
   template <class Visitor>
   void describe(Visitor& visit) {
@@ -67,6 +70,18 @@ struct TrainingConfig {
                 {.help = "Steps in a row that may be skipped for a loss or gradient that is not finite; one more ends "
                          "the run.",
                  .minimum = 0});
+    visit.field("bitwise_across_ranks", bitwise_across_ranks,
+                {.help = "Make results the same bits for any number of ranks that divides gradient_shards, at some "
+                         "cost in speed; without it they agree to rounding."});
+    visit.field("gradient_shards", gradient_shards,
+                {.help = "Parts of a batch whose gradients are summed in a fixed tree; a power of two. The last digits "
+                         "of results depend on it.",
+                 .minimum = 1,
+                 .maximum = 1024,
+                 .active = bitwise_across_ranks,
+                 .active_when = "training.bitwise_across_ranks is true"});
+    visit.field("rank_timeout", rank_timeout,
+                {.help = "Seconds after which a rank that does not move ends the run of all ranks.", .minimum = 1});
   }
 };
 

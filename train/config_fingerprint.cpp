@@ -20,8 +20,11 @@ Json deciding_values(Config config) {
   const ScheduleConfig& schedule = config.optimizer.schedule;
   const bool ends_with_epochs = schedule.name != "constant" && schedule.total_steps == 0;
   if (!ends_with_epochs) values["training"].erase("epochs");
-  for (const char* key : {"threads", "validate_every", "early_stopping", "checkpoint_every", "max_skipped_steps"})
+  for (const char* key :
+       {"threads", "validate_every", "early_stopping", "checkpoint_every", "max_skipped_steps", "rank_timeout"}) {
     values["training"].erase(key);
+  }
+  values["optimizer"].erase("sharded");
   return values;
 }
 
@@ -62,11 +65,19 @@ std::string config_fingerprint(const Config& config) {
   return sha256(nlohmann::json(deciding_values(config)).dump());
 }
 
-std::string first_deciding_difference(const Config& here, const Config& there) {
+std::string deciding_text(const Config& config) {
+  return deciding_values(config).dump();
+}
+
+std::string first_deciding_difference(const std::string& here, const std::string& there) {
   Differences differences;
-  const Json here_values = deciding_values(here), there_values = deciding_values(there);
+  const Json here_values = Json::parse(here), there_values = Json::parse(there);
   differences.find("", &here_values, &there_values);
   return differences.in_both.empty() ? differences.in_one : differences.in_both;
+}
+
+std::string first_deciding_difference(const Config& here, const Config& there) {
+  return first_deciding_difference(deciding_text(here), deciding_text(there));
 }
 
 }  // namespace itemloom

@@ -18,4 +18,8 @@ std::string config_fingerprint(const Config& config);
 // because of another.
 std::string first_deciding_difference(const Config& here, const Config& there);
 
+// The values that decide, as a JSON text that another rank can send; and the difference of two of them.
+std::string deciding_text(const Config& config);
+std::string first_deciding_difference(const std::string& here, const std::string& there);
+
 }  // namespace itemloom

@@ -23,6 +23,37 @@ std::vector<double> mean_metrics(const EvaluationCases& cases, const std::vector
   return sums;
 }
 
+// The part of `count` cases that a rank takes.
+FlatRange part_of(int64_t count, int rank, int size) {
+  return {count * rank / size, count * (rank + 1) / size};
+}
+
+// All ranks' targets' ranks, in the order of the cases, from those of each one's part.
+std::vector<double> gather_ranks(Communicator& communicator, const EvaluationCases& cases,
+                                 const std::vector<double>& mine) {
+  if (communicator.size() == 1) return mine;
+  auto targets_begin = [&](int64_t place) {
+    return place < cases.size() ? cases.cases[static_cast<size_t>(place)].targets_begin
+                                : static_cast<int64_t>(cases.targets.size());
+  };
+  auto targets_of = [&](int rank) {
+    const FlatRange part = part_of(cases.size(), rank, communicator.size());
+    return FlatRange{targets_begin(part.begin), targets_begin(part.end)};
+  };
+  int64_t most = 0;
+  for (int rank = 0; rank < communicator.size(); ++rank) most = std::max(most, targets_of(rank).size());
+  std::vector<double> padded = mine, all(static_cast<size_t>(most * communicator.size()));
+  padded.resize(static_cast<size_t>(most));
+  communicator.all_gather(padded.data(), most * static_cast<int64_t>(sizeof(double)), all.data());
+  std::vector<double> ranks;
+  ranks.reserve(cases.targets.size());
+  for (int rank = 0; rank < communicator.size(); ++rank) {
+    const auto begin = all.begin() + most * rank;
+    ranks.insert(ranks.end(), begin, begin + targets_of(rank).size());
+  }
+  return ranks;
+}
+
 nlohmann::ordered_json named(const std::vector<Metric>& metrics, const std::vector<double>& values) {
   nlohmann::ordered_json object = nlohmann::ordered_json::object();
   for (size_t index = 0; index < metrics.size(); ++index) object[metrics[index].name] = values[index];
@@ -62,17 +93,24 @@ nlohmann::ordered_json EvaluationResult::to_json() const {
 }
 
 EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, const std::string& split,
-                          const EvaluationConfig& config, const std::vector<NamedScorer>& scorers) {
+                          const EvaluationConfig& config, const std::vector<NamedScorer>& scorers,
+                          Communicator& communicator) {
   CHECK(cases.size() > 0, "there is nothing to evaluate in the ", split, " split");
   std::vector<RankingCase> questions;
-  questions.reserve(cases.cases.size());
-  for (const EvaluationCase& one : cases.cases) {
+  const FlatRange mine = part_of(cases.size(), communicator.rank(), communicator.size());
+  questions.reserve(static_cast<size_t>(mine.size()));
+  for (int64_t place = mine.begin; place < mine.end; ++place) {
+    const EvaluationCase& one = cases.cases[static_cast<size_t>(place)];
     questions.push_back({.history = dataset.items.slice(dataset.offsets[one.sequence], one.history_end),
                          .targets = cases.targets_of(one)});
   }
   std::vector<Scorer*> rankers;
   for (const NamedScorer& one : scorers) rankers.push_back(one.scorer);
   std::vector<TargetRanks> ranks = rank_targets(rankers, questions, config.batch_size);
+  for (TargetRanks& one : ranks) {
+    one.excluded = gather_ranks(communicator, cases, one.excluded);
+    one.kept = gather_ranks(communicator, cases, one.kept);
+  }
   EvaluationResult result{.split = split,
                           .seen_items = config.seen_items,
                           .cases = cases.size(),
@@ -86,6 +124,11 @@ EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, 
   }
   result.ranks = std::move(ranks.front());
   return result;
+}
+
+EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, const std::string& split,
+                          const EvaluationConfig& config, const std::vector<NamedScorer>& scorers) {
+  return evaluate(dataset, cases, split, config, scorers, *make_self_communicator());
 }
 
 void dump_ranks(const Dataset& dataset, const EvaluationCases& cases, const EvaluationResult& result,

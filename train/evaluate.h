@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "core/communicator.h"
 #include "data/dataset.h"
 #include "data/split.h"
 #include "train/config.h"
@@ -38,12 +39,17 @@ struct EvaluationResult {
   nlohmann::ordered_json to_json() const;
 };
 
-// Ranks the cases of a split by the scorers; `scorers.front()` is the model. Sums run over the cases in order, so the
-// figures depend on neither batch size nor threads.
+// Ranks the cases of a split by the scorers; `scorers.front()` is the model. Each rank takes a part of the cases, and
+// sums run over all cases in order, so the figures depend on neither batch size nor threads nor the number of ranks. A
+// collective.
 struct NamedScorer {
   std::string name;
   Scorer* scorer;
 };
+EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, const std::string& split,
+                          const EvaluationConfig& config, const std::vector<NamedScorer>& scorers,
+                          Communicator& communicator);
+// By one process on its own.
 EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, const std::string& split,
                           const EvaluationConfig& config, const std::vector<NamedScorer>& scorers);
 

@@ -9,12 +9,16 @@
 #include <string>
 
 #include "core/check.h"
+#include "core/communicator_mpi.h"
 #include "core/config_keys.h"
 #include "core/device.h"
 #include "core/files.h"
 #include "train/commands/commands.h"
 
 namespace {
+
+constexpr char kOutOfMemory[] =
+    "out of memory; lower training.batch_size, training.micro_batch_tokens or data.max_length";
 
 // Errors are one line, whatever they were made of.
 int report(const std::string& message) {
@@ -48,6 +52,70 @@ std::string usage_message(const CLI::App* app, const CLI::Error& error) {
   return "itemloom: " + what + " (" + name + " --help tells more)\n";
 }
 
+// Verbs that several ranks work on together; the others would do one thing several times.
+bool works_in_ranks(const std::string& verb) {
+  return verb == "train" || verb == "evaluate" || verb == "doctor" || verb.rfind("--", 0) == 0;
+}
+
+// What this process does, with the exit code. Throws what went wrong.
+int run_verb(int argc, char** argv, const itemloom::Ranks& ranks) {
+  const std::string verb = argc > 1 ? argv[1] : "--help";
+  if (ranks.communicator.size() > 1 && !works_in_ranks(verb)) {
+    throw itemloom::SharedError("itemloom " + verb + " works in one process; start it without mpirun");
+  }
+  CLI::App app(
+      "Trains masked item models on purchase, watch and click histories and exports item embeddings and "
+      "item-association scores.",
+      "itemloom");
+  app.set_version_flag("--version", "itemloom " ITEMLOOM_VERSION);
+  app.require_subcommand(1);
+  app.failure_message(usage_message);
+  itemloom::select_cpu_kernels();
+  itemloom::add_prepare_command(app);
+  itemloom::add_train_command(app, ranks);
+  itemloom::add_evaluate_command(app, ranks);
+  itemloom::add_export_command(app);
+  itemloom::add_neighbors_command(app);
+  itemloom::add_associate_command(app);
+  itemloom::add_recommend_command(app);
+  itemloom::add_inspect_command(app);
+  itemloom::add_config_command(app);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    // Help and version come this way too, with exit code 0; everything else is wrong usage.
+    if (!ranks.communicator.is_first()) return error.get_exit_code() == 0 ? 0 : 2;
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  itemloom::finish_standard_output();
+  return 0;
+}
+
+// The same for one of several ranks, which end in order when they all know why, and are ended when one alone does.
+int run_rank(int argc, char** argv, itemloom::MpiProcess& process) {
+  itemloom::Communicator& communicator = process.communicator();
+  const itemloom::Ranks ranks{communicator, [&](double seconds) { process.set_rank_timeout(seconds); }};
+  int code = 0;
+  try {
+    code = run_verb(argc, argv, ranks);
+  } catch (const itemloom::SharedError& error) {
+    code = communicator.is_first() ? report(error.what()) : 1;
+  } catch (const std::bad_alloc&) {
+    report(itemloom::join_message("rank ", communicator.rank(), ": ", kOutOfMemory));
+    process.abort();
+  } catch (const std::exception& error) {
+    report(itemloom::join_message("rank ", communicator.rank(), ": ", error.what()));
+    process.abort();
+  }
+  process.finish();
+  return code;
+}
+
+int run_alone(int argc, char** argv) {
+  const auto self = itemloom::make_self_communicator();
+  return run_verb(argc, argv, {*self, [](double) {}});
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -56,34 +124,13 @@ int main(int argc, char** argv) {
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   // Files that grow beyond a limit are to be errors of their writes, like a full disk, and not the program's death.
   std::signal(SIGXFSZ, SIG_IGN);
-
-  CLI::App app(
-      "Trains masked item models on purchase, watch and click histories and exports item embeddings and "
-      "item-association scores.",
-      "itemloom");
-  app.set_version_flag("--version", "itemloom " ITEMLOOM_VERSION);
-  app.require_subcommand(1);
-  app.failure_message(usage_message);
   try {
-    itemloom::select_cpu_kernels();
-    itemloom::add_prepare_command(app);
-    itemloom::add_train_command(app);
-    itemloom::add_evaluate_command(app);
-    itemloom::add_export_command(app);
-    itemloom::add_neighbors_command(app);
-    itemloom::add_associate_command(app);
-    itemloom::add_recommend_command(app);
-    itemloom::add_inspect_command(app);
-    itemloom::add_config_command(app);
-    app.parse(argc, argv);
-    itemloom::finish_standard_output();
-  } catch (const CLI::ParseError& error) {
-    // Help and version come this way too, with exit code 0; everything else is wrong usage.
-    return app.exit(error) == 0 ? 0 : 2;
+    if (!itemloom::launched_with_ranks()) return run_alone(argc, argv);
+    itemloom::MpiProcess process;
+    return run_rank(argc, argv, process);
   } catch (const std::bad_alloc&) {
-    return report("out of memory; lower training.batch_size, training.micro_batch_tokens or data.max_length");
+    return report(kOutOfMemory);
   } catch (const std::exception& error) {
     return report(error.what());
   }
-  return 0;
 }

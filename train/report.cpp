@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <spdlog/sinks/base_sink.h>
+#include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/spdlog.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -86,7 +87,7 @@ std::string bar(double share) {
 // Numbers with the names they have in metrics.jsonl, those inside of objects too.
 void append_metrics(std::string& line, const nlohmann::json& metrics) {
   for (const auto& [name, value] : metrics.items()) {
-    if (value.is_object()) append_metrics(line, value);
+    if (name == "validation") append_metrics(line, value);
     if (!value.is_number() || name == "epoch" || name == "sequences_per_second") continue;
     if (name == "seconds") {
       line += formatted("  %.1f s", value.get<double>());
@@ -126,6 +127,15 @@ void set_up_logging(const std::string& level) {
   auto logger = std::make_shared<spdlog::logger>("itemloom", std::make_shared<StandardErrorSink>());
   logger->set_level(chosen);
   logger->set_pattern("%H:%M:%S %l: %v");
+  spdlog::set_default_logger(std::move(logger));
+}
+
+void log_to_file(const std::string& path) {
+  auto logger = std::make_shared<spdlog::logger>(
+      "itemloom", std::make_shared<spdlog::sinks::basic_file_sink_mt>(path, /*truncate=*/true));
+  logger->set_level(spdlog::default_logger()->level());
+  logger->set_pattern("%H:%M:%S %l: %v");
+  logger->flush_on(spdlog::level::trace);
   spdlog::set_default_logger(std::move(logger));
 }
 

@@ -13,6 +13,9 @@ namespace itemloom {
 // info, warning, error, critical, off), or else what ITEMLOOM_LOG says, or else info. Throws Error for another word.
 void set_up_logging(const std::string& level = "");
 
+// Directs the default logger to a file, which is begun anew, with the level it has.
+void log_to_file(const std::string& path);
+
 // metrics.jsonl: one JSON object a line, on disk when append() returns.
 class MetricsLog {
  public:

@@ -4,7 +4,12 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <sched.h>
+#include <unistd.h>
 #include <cerrno>
+
+#include <algorithm>
+#include <cstring>
 #include <filesystem>
 
 #include "core/files.h"
@@ -39,7 +44,7 @@ FolderLock RunFolder::begin(const LoadedConfig& loaded, const Dataset& dataset) 
   check_holds_no_run();
   try {
     remove_leftovers(path_);
-    if (loaded.values.data.format != "prepared") save_dataset(dataset, this->dataset());
+    if (has_own_dataset(loaded.values.data)) save_dataset(dataset, this->dataset());
     write_config(loaded);
   } catch (...) {
     std::error_code ignored;
@@ -63,13 +68,29 @@ void RunFolder::write_config(const LoadedConfig& loaded) const {
   write_whole_file(config(), loaded.resolved);
 }
 
+bool has_own_dataset(const DataConfig& config) {
+  return config.format != "prepared" || config.files.size() > 1;
+}
+
 Dataset run_dataset(const RunFolder& folder, const DataConfig& config) {
-  if (config.format != "prepared" && std::filesystem::exists(folder.dataset())) return load_dataset(folder.dataset());
+  if (has_own_dataset(config) && std::filesystem::exists(folder.dataset())) return load_dataset(folder.dataset());
   return prepare(config);
 }
 
+void use_threads(const TrainingConfig& config, Communicator& communicator) {
+  cpu_set_t mine;
+  CHECK(sched_getaffinity(0, sizeof mine, &mine) == 0, "sched_getaffinity: ", std::strerror(errno));
+  char host[256] = "";
+  gethostname(host, sizeof host - 1);
+  const std::string place = std::string(host) + '\n' + std::string(reinterpret_cast<const char*>(&mine), sizeof mine);
+  const std::vector<std::string> places = communicator.all_gather_text(place);
+  const auto sharing = std::count(places.begin(), places.end(), place);
+  const int threads = std::max(1, CPU_COUNT(&mine) / static_cast<int>(sharing));
+  set_thread_count(config.threads > 0 ? static_cast<int>(config.threads) : threads);
+}
+
 void use_threads(const TrainingConfig& config) {
-  if (config.threads > 0) set_thread_count(static_cast<int>(config.threads));
+  use_threads(config, *make_self_communicator());
 }
 
 std::unique_ptr<OpenedRun> open_run(const std::string& path) {

@@ -5,6 +5,7 @@
 //   dataset.h5            what the raw input was prepared to (not there when the input was a prepared file)
 //   checkpoint-last.h5    everything needed to go on
 //   checkpoint-best.h5    the epoch with the best validation metric
+//   rank_K.log            log of rank K where there are several; the first one's goes to standard error
 //   metrics.jsonl         one object an epoch
 //   events.out.tfevents.* the same for TensorBoard
 #pragma once
@@ -47,6 +48,8 @@ class RunFolder {
   std::string last_checkpoint() const { return path_ + "/checkpoint-last.h5"; }
   std::string best_checkpoint() const { return path_ + "/checkpoint-best.h5"; }
   std::string metrics() const { return path_ + "/metrics.jsonl"; }
+  // What a rank other than the first has to say.
+  std::string rank_log(int rank) const { return path_ + "/rank_" + std::to_string(rank) + ".log"; }
   bool holds_run() const;
 
   // Throws when the folder holds a run.
@@ -64,6 +67,9 @@ class RunFolder {
 
   std::string path_;
 };
+
+// Whether runs of this config keep a dataset in their folder, since none of their files is one.
+bool has_own_dataset(const DataConfig& config);
 
 // The dataset of a run: the folder's own where it has one, else what the config names.
 Dataset run_dataset(const RunFolder& folder, const DataConfig& config);
@@ -84,7 +90,9 @@ struct OpenedRun {
 // Throws Error when the folder holds no run or no checkpoint, and when the dataset is not the one that was trained on.
 std::unique_ptr<OpenedRun> open_run(const std::string& folder);
 
-// Sets the pool to the number of threads the config asks for (0: one a processor).
+// Sets the pool to the number of threads the config asks for. 0: one for each processor that this process may run on,
+// shared among the ranks that may run on the same ones. A collective.
+void use_threads(const TrainingConfig& config, Communicator& communicator);
 void use_threads(const TrainingConfig& config);
 
 }  // namespace itemloom

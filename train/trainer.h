@@ -2,7 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
 
+#include "core/communicator.h"
 #include "core/device.h"
 #include "core/memory.h"
 #include "core/parameters.h"
@@ -10,51 +14,93 @@
 #include "layers/models/bert4rec.h"
 #include "optim/optimizer.h"
 #include "train/config.h"
+#include "train/gradient_sync.h"
 
 namespace itemloom {
 
 // A model with its parameters, on a device.
 class ModelInstance {
  public:
+  // A model on its own.
   ModelInstance(const ModelConfig& config, int64_t items, int64_t max_length, uint64_t seed);
+  // A rank's model, whose gradients meet those of the other ranks; with `shared_values` its parameters do, too.
+  ModelInstance(const ModelConfig& config, int64_t items, int64_t max_length, uint64_t seed, Communicator& communicator,
+                bool shared_values);
 
   const Bert4Rec& model() const { return model_; }
   ParameterStore& parameters() { return parameters_; }
   const ParameterStore& parameters() const { return parameters_; }
+  ExchangeBuffer& values() { return *values_; }
+  ExchangeBuffer& gradients() { return *gradients_; }
 
  private:
   ParameterStore parameters_;
   Bert4Rec model_;
+  std::unique_ptr<ExchangeBuffer> values_, gradients_;
 };
 
 // A packed batch as the model sees it.
 MaskedBatch model_input(const PackedBatch& batch);
 
 struct StepResult {
-  double loss_sum = 0;       // over masked rows
+  double loss_sum = 0;       // over the masked rows of the whole batch
+  int64_t masked = 0;        // their number
   double gradient_norm = 0;  // of the mean loss, before clipping
   double learning_rate = 0;
   bool skipped = false;  // the loss or a gradient was not finite; parameters are as before
+  bool stop = false;     // a rank was asked to stop
+  // Of this rank: forward and backward, waiting for gradients after it, and the optimizer with what it shares.
+  double compute_seconds = 0, communication_seconds = 0, update_seconds = 0;
 };
 
-// Forward, backward and update for one batch.
+// How many shards of a batch there are and which are this rank's (LoaderOptions). With training.bitwise_across_ranks
+// training.gradient_shards, which a number of ranks divides evenly; else one a rank.
+struct ShardPlan {
+  int shards, first_shard, local_shards;
+};
+ShardPlan shard_plan(const TrainingConfig& config, const Communicator& communicator);
+
+// Forward, backward and update for one batch, by all ranks together. The gradient is a tree sum over the shards of the
+// batch, of which each rank computes its own; the loss's sum and the number of masked rows are summed over the ranks,
+// and that number divides once, in the optimizer. So every rank ends a step with the same parameters, to the bit.
 class TrainingStep {
  public:
-  TrainingStep(Device& device, ModelInstance& instance, Optimizer& optimizer, const Config& config,
+  TrainingStep(Device& device, Communicator& communicator, ModelInstance& instance, const Config& config,
                int64_t total_steps);
 
   // `step` is 0-based and counts every batch, skipped ones too: it names dropout masks and the schedule's place.
-  StepResult run(const StepBatch& batch, int64_t step);
+  // `asked_to_stop` is this rank's, the result's `stop` the same on all ranks.
+  StepResult run(const StepBatch& batch, int64_t step, bool asked_to_stop = false);
 
+  Optimizer& optimizer() { return optimizer_; }
   int64_t arena_bytes() const { return arena_.reserved(); }
 
+  // Collectives. The whole of each state buffer of the optimizer, laid out as the parameters, is handed to `take` in
+  // turn, valid during the call; and is taken, on each rank, from what `give` has put in on rank 0.
+  void gather_slots(FunctionRef<void(const std::string& name, Vector<const float> values)> take);
+  void scatter_slots(FunctionRef<void(const std::string& name, Vector<float> values)> give);
+
  private:
+  double compute_shards(const StepBatch& batch, int64_t step);
+  double compute_shard(const StepBatch& batch, size_t shard, int64_t step);
+  void fold_shard(size_t shard, size_t shards, double& loss);
+  void share_values();
+
   Device& device_;
+  Communicator& communicator_;
   ModelInstance& instance_;
-  Optimizer& optimizer_;
   const Config& config_;
   int64_t total_steps_;
+  bool sharded_;
+  GradientSync sync_;
+  Optimizer optimizer_;
   Arena arena_;
+  // Sums of 2^level shards that wait for the next as many.
+  struct Partial {
+    HostBlock gradient;
+    double loss = 0;
+  };
+  std::vector<Partial> partials_;
 };
 
 }  // namespace itemloom

@@ -2,10 +2,12 @@
 
 #include <spdlog/spdlog.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -23,13 +25,15 @@
 #include "train/report.h"
 #include "train/run_folder.h"
 #include "train/trainer.h"
+#include "train/training_data.h"
 
 namespace itemloom {
 namespace {
 
 std::atomic<int> received_signal{0};
 
-// SIGINT and SIGTERM ask the run to stop at the next step; a second one ends it at once, as by default.
+// SIGINT, SIGTERM and SIGUSR1 (which mpirun hands on to the ranks, where it kills them at SIGTERM) ask the run to stop
+// at the next step; a second one ends it at once, as by default.
 class SignalWatch {
  public:
   SignalWatch() {
@@ -37,17 +41,16 @@ class SignalWatch {
     struct sigaction action {};
     action.sa_handler = [](int number) { received_signal = number; };
     action.sa_flags = static_cast<int>(SA_RESETHAND);
-    sigaction(SIGINT, &action, &before_interrupt_);
-    sigaction(SIGTERM, &action, &before_terminate_);
+    for (size_t place = 0; place < kSignals.size(); ++place) sigaction(kSignals[place], &action, &before_[place]);
   }
   ~SignalWatch() {
-    sigaction(SIGINT, &before_interrupt_, nullptr);
-    sigaction(SIGTERM, &before_terminate_, nullptr);
+    for (size_t place = 0; place < kSignals.size(); ++place) sigaction(kSignals[place], &before_[place], nullptr);
   }
   bool asked_to_stop() const { return received_signal != 0; }
 
  private:
-  struct sigaction before_interrupt_, before_terminate_;
+  static constexpr std::array<int, 3> kSignals = {SIGINT, SIGTERM, SIGUSR1};
+  std::array<struct sigaction, 3> before_;
 };
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -66,84 +69,105 @@ struct RunState {
   int64_t best_epoch = 0, validations_since_best = 0;
 };
 
+// Seconds of this rank's steps, for the run card.
+struct StepSeconds {
+  double compute = 0, communication = 0, update = 0, data_wait = 0;
+  int64_t steps = 0;
+};
+
+// Where rank 0 tells of the run.
+struct Reports {
+  Reports(const RunFolder& folder, const RunState& state)
+      : metrics(folder.metrics(), state.epoch), events(folder.path(), state.step) {}
+
+  // After an epoch, with its line of metrics.jsonl.
+  void epoch(const nlohmann::json& line, int64_t step, int64_t epochs) {
+    metrics.append(line);
+    std::vector<std::pair<std::string, double>> scalars;
+    for (const auto& [name, value] : line.items()) {
+      if (value.is_number() && name != "epoch" && name != "step") scalars.emplace_back("training/" + name, value);
+    }
+    for (const char* group : {"step_milliseconds", "validation"}) {
+      if (!line.contains(group)) continue;
+      for (const auto& [name, value] : line[group].items())
+        scalars.emplace_back(std::string(group) + "/" + name, value);
+    }
+    events.write(step, scalars);
+    progress.epoch(line, epochs);
+  }
+
+  MetricsLog metrics;
+  EventFile events;
+  Progress progress;
+};
+
 class TrainingRun {
  public:
-  TrainingRun(const LoadedConfig& loaded, const RunFolder& folder, Dataset dataset)
-      : loaded_(loaded),
-        config_(loaded.values),
+  TrainingRun(const LoadedConfig& loaded, const RunFolder& folder, TrainingData data, Communicator& communicator)
+      : config_(loaded.values),
         folder_(folder),
-        dataset_(std::move(dataset)),
-        split_(make_split(dataset_, config_.data)),
-        instance_(config_.model, dataset_.item_count(), config_.data.max_length, seed()),
-        optimizer_(config_.optimizer, instance_.parameters()),
-        loader_(dataset_.items, training_windows(), Masking(config_.masking, seed(), dataset_.item_count()),
-                {.max_length = config_.data.max_length,
-                 .batch_sequences = config_.training.batch_size,
-                 .batch_tokens = config_.training.batch_tokens,
-                 .piece_tokens = config_.training.micro_batch_tokens,
-                 .seed = seed()}),
-        step_(device_, instance_, optimizer_, config_, total_steps()) {}
+        communicator_(communicator),
+        dataset_(std::move(data.dataset)),
+        split_(std::move(data.split)),
+        instance_(config_.model, dataset_.item_count(), config_.data.max_length, seed(), communicator,
+                  config_.optimizer.sharded),
+        loader_(dataset_.items, std::move(data.windows), Masking(config_.masking, seed(), dataset_.item_count()),
+                loader_options(config_, shard_plan(config_.training, communicator))),
+        step_(device_, communicator, instance_, config_, total_steps(config_, loader_.batches(0))) {}
 
   void restore();
   RunOutcome run();
 
  private:
   uint64_t seed() const { return static_cast<uint64_t>(config_.training.seed); }
-  std::vector<Window> training_windows() const;
-  int64_t total_steps();
-  CheckpointState checkpoint_state();
   void save(const std::string& path);
-  bool run_epoch(const SignalWatch& signals, Progress& progress);
-  void take_step(const StepBatch& batch);
-  void finish_epoch(MetricsLog& metrics, EventFile& events, Progress& progress);
+  CheckpointState checkpoint_state(std::vector<HostBlock>& slots);
+  bool run_epoch(const SignalWatch& signals);
+  bool take_step(const StepBatch& batch, double data_wait, bool asked_to_stop);
+  void finish_epoch();
   void validate(nlohmann::json& line);
+  nlohmann::json epoch_line();
+  StepSeconds mean_seconds(const StepSeconds& mine);
+  void print_run_card();
   bool ended() const;
   bool stopped_early() const;
 
-  const LoadedConfig& loaded_;
   const Config& config_;
   RunFolder folder_;
+  Communicator& communicator_;
   Device device_;
   Dataset dataset_;
   Split split_;
   ModelInstance instance_;
-  Optimizer optimizer_;
   Loader loader_;
   TrainingStep step_;
   RunState state_;
+  std::optional<Reports> reports_;  // on rank 0
 
-  // Of this process's share of the epoch, for speeds.
   std::chrono::steady_clock::time_point epoch_start_;
   int64_t epoch_rows_ = 0, epoch_sequences_ = 0;
+  StepSeconds epoch_seconds_, run_seconds_;
   double last_learning_rate_ = 0, last_gradient_norm_ = 0;
 };
 
-std::vector<Window> TrainingRun::training_windows() const {
-  return make_windows(Vector<const int64_t>(dataset_.offsets.data(), dataset_.sequence_count()),
-                      Vector<const int64_t>(split_.training_ends.data(), split_.training_ends.size()), config_.data);
-}
-
-// With batches by tokens the number of batches varies a little between epochs; the first one stands for all.
-int64_t TrainingRun::total_steps() {
-  const int64_t given = config_.optimizer.schedule.total_steps;
-  const int64_t steps = given > 0 ? given : config_.training.epochs * loader_.batches(0);
-  check_warmup_ends(config_.optimizer.schedule, steps);
-  return steps;
-}
-
-CheckpointState TrainingRun::checkpoint_state() {
+// Views of all that a checkpoint holds. The optimizer's state is in `slots`, one block each.
+CheckpointState TrainingRun::checkpoint_state(std::vector<HostBlock>& slots) {
   CheckpointState state;
   const ParameterStore& parameters = instance_.parameters();
   state.parameters = tensors_of(parameters, parameters.values());
-  for (const Optimizer::Slot& slot : optimizer_.slots()) {
-    const auto tensors = tensors_of(parameters, slot.values, config_.optimizer.name + "." + slot.name + "/");
+  const std::vector<Optimizer::Slot> kept = step_.optimizer().slots();
+  slots.clear();
+  for (const Optimizer::Slot& slot : kept) {
+    slots.emplace_back(parameters.size() * static_cast<int64_t>(sizeof(float)));
+    const Vector<float> values(reinterpret_cast<float*>(slots.back().data()), parameters.size());
+    const auto tensors = tensors_of(parameters, values, config_.optimizer.name + "." + slot.name + "/");
     state.optimizer_slots.insert(state.optimizer_slots.end(), tensors.begin(), tensors.end());
   }
   state.texts = {{"config_fingerprint", config_fingerprint(config_)}, {"dataset_hash", dataset_.hash}};
   state.integers = {{"epoch", state_.epoch},
                     {"batch", state_.batch},
                     {"step", state_.step},
-                    {"optimizer_steps", optimizer_.steps()},
+                    {"optimizer_steps", step_.optimizer().steps()},
                     {"skipped", state_.skipped},
                     {"skipped_in_a_row", state_.skipped_in_a_row},
                     {"masked", state_.masked},
@@ -153,24 +177,50 @@ CheckpointState TrainingRun::checkpoint_state() {
   return state;
 }
 
+// A collective: the state is gathered on rank 0, which writes it.
 void TrainingRun::save(const std::string& path) {
-  save_checkpoint(path, checkpoint_state());
+  communicator_.status().enter(RankPhase::kSaving);
+  std::vector<HostBlock> slots;
+  CheckpointState state;
+  if (communicator_.is_first()) state = checkpoint_state(slots);
+  size_t place = 0;
+  step_.gather_slots([&](const std::string&, Vector<const float> values) {
+    if (communicator_.is_first()) {
+      std::memcpy(slots[place++].data(), values.data(), static_cast<size_t>(values.size()) * sizeof(float));
+    }
+  });
+  together(communicator_, [&] {
+    if (communicator_.is_first()) save_checkpoint(path, state);
+  });
 }
 
+// A collective: rank 0 reads the checkpoint and hands it out.
 void TrainingRun::restore() {
-  CheckpointState saved = checkpoint_state();
-  load_checkpoint(folder_.last_checkpoint(), saved);
-  optimizer_.set_steps(saved.integers.at("optimizer_steps"));
-  state_ = {.epoch = saved.integers.at("epoch"),
-            .batch = saved.integers.at("batch"),
-            .step = saved.integers.at("step"),
-            .skipped = saved.integers.at("skipped"),
-            .skipped_in_a_row = saved.integers.at("skipped_in_a_row"),
-            .loss_sum = saved.numbers.at("loss_sum"),
-            .masked = saved.integers.at("masked"),
-            .best_metric = saved.numbers.at("best_metric"),
-            .best_epoch = saved.integers.at("best_epoch"),
-            .validations_since_best = saved.integers.at("validations_since_best")};
+  std::vector<HostBlock> slots;
+  CheckpointState saved;
+  together(communicator_, [&] {
+    if (!communicator_.is_first()) return;
+    saved = checkpoint_state(slots);
+    load_checkpoint(folder_.last_checkpoint(), saved);
+  });
+  const Vector<float> values = instance_.parameters().values();
+  communicator_.broadcast(values.data(), values.size() * static_cast<int64_t>(sizeof(float)));
+  size_t place = 0;
+  step_.scatter_slots([&](const std::string&, Vector<float> whole) {
+    std::memcpy(whole.data(), slots[place++].data(), static_cast<size_t>(whole.size()) * sizeof(float));
+  });
+  const CheckpointEntries entries = unpack_entries(communicator_.all_gather_text(pack_entries(saved)).front());
+  step_.optimizer().set_steps(entries.integers.at("optimizer_steps"));
+  state_ = {.epoch = entries.integers.at("epoch"),
+            .batch = entries.integers.at("batch"),
+            .step = entries.integers.at("step"),
+            .skipped = entries.integers.at("skipped"),
+            .skipped_in_a_row = entries.integers.at("skipped_in_a_row"),
+            .loss_sum = entries.numbers.at("loss_sum"),
+            .masked = entries.integers.at("masked"),
+            .best_metric = entries.numbers.at("best_metric"),
+            .best_epoch = entries.integers.at("best_epoch"),
+            .validations_since_best = entries.integers.at("validations_since_best")};
 }
 
 bool TrainingRun::stopped_early() const {
@@ -182,19 +232,27 @@ bool TrainingRun::ended() const {
   return state_.epoch >= config_.training.epochs || stopped_early();
 }
 
-void TrainingRun::take_step(const StepBatch& batch) {
-  const StepResult result = step_.run(batch, state_.step);
+// Gives true when a rank was asked to stop.
+bool TrainingRun::take_step(const StepBatch& batch, double data_wait, bool asked_to_stop) {
+  const StepResult result = step_.run(batch, state_.step, asked_to_stop);
   ++state_.step;
   ++state_.batch;
   epoch_rows_ += batch.rows;
   epoch_sequences_ += batch.sequences;
   last_learning_rate_ = result.learning_rate;
   last_gradient_norm_ = result.gradient_norm;
+  for (StepSeconds* seconds : {&epoch_seconds_, &run_seconds_}) {
+    seconds->compute += result.compute_seconds;
+    seconds->communication += result.communication_seconds;
+    seconds->update += result.update_seconds;
+    seconds->data_wait += data_wait;
+    ++seconds->steps;
+  }
   if (!result.skipped) {
     state_.skipped_in_a_row = 0;
     state_.loss_sum += result.loss_sum;
-    state_.masked += batch.masked;
-    return;
+    state_.masked += result.masked;
+    return result.stop;
   }
   ++state_.skipped;
   ++state_.skipped_in_a_row;
@@ -204,32 +262,39 @@ void TrainingRun::take_step(const StepBatch& batch) {
         config_.training.max_skipped_steps, "); lower optimizer.learning_rate, or set optimizer.clip_norm. ",
         std::filesystem::exists(folder_.last_checkpoint()) ? "The last good state is in " + folder_.last_checkpoint()
                                                            : "No state was saved before");
+  return result.stop;
 }
 
 // Gives false when a signal ended it before its last batch.
-bool TrainingRun::run_epoch(const SignalWatch& signals, Progress& progress) {
+bool TrainingRun::run_epoch(const SignalWatch& signals) {
   epoch_start_ = std::chrono::steady_clock::now();
   epoch_rows_ = epoch_sequences_ = 0;
+  epoch_seconds_ = {};
   const int64_t batches = loader_.batches(state_.epoch);
   while (state_.batch < batches) {
-    if (signals.asked_to_stop()) return false;
+    communicator_.status().enter(RankPhase::kWaitingForBatch);
+    const auto wait_start = std::chrono::steady_clock::now();
     const StepBatch& batch = loader_.load(state_.epoch, state_.batch);
-    take_step(batch);
-    progress.step({.epoch = state_.epoch + 1,
-                   .epochs = config_.training.epochs,
-                   .step = state_.batch,
-                   .steps = batches,
-                   .loss = state_.masked > 0 ? state_.loss_sum / static_cast<double>(state_.masked) : 0,
-                   .tokens = batch.rows});
+    const bool stop = take_step(batch, seconds_since(wait_start), signals.asked_to_stop());
+    if (reports_) {
+      reports_->progress.step({.epoch = state_.epoch + 1,
+                               .epochs = config_.training.epochs,
+                               .step = state_.batch,
+                               .steps = batches,
+                               .loss = state_.masked > 0 ? state_.loss_sum / static_cast<double>(state_.masked) : 0,
+                               .tokens = batch.rows});
+    }
+    if (stop && state_.batch < batches) return false;
   }
   return true;
 }
 
 void TrainingRun::validate(nlohmann::json& line) {
+  communicator_.status().enter(RankPhase::kValidating);
   const auto start = std::chrono::steady_clock::now();
   ModelScorer scorer(device_, instance_.model(), config_.data.max_length);
   const EvaluationResult result =
-      evaluate(dataset_, split_.validation, "validation", config_.evaluation, {{"model", &scorer}});
+      evaluate(dataset_, split_.validation, "validation", config_.evaluation, {{"model", &scorer}}, communicator_);
   line["validation"] = result.model_metrics();
   line["validation_seconds"] = seconds_since(start);
   const double metric = result.model_metric(config_.training.early_stopping.metric);
@@ -242,17 +307,35 @@ void TrainingRun::validate(nlohmann::json& line) {
   }
 }
 
-void TrainingRun::finish_epoch(MetricsLog& metrics, EventFile& events, Progress& progress) {
+// Seconds a step, the mean over the ranks. A collective.
+StepSeconds TrainingRun::mean_seconds(const StepSeconds& mine) {
+  double sums[] = {mine.compute, mine.communication, mine.update, mine.data_wait};
+  communicator_.all_reduce_sum(Vector<double>(sums, 4));
+  const double divisor = static_cast<double>(std::max<int64_t>(mine.steps, 1) * communicator_.size());
+  return {sums[0] / divisor, sums[1] / divisor, sums[2] / divisor, sums[3] / divisor, mine.steps};
+}
+
+nlohmann::json TrainingRun::epoch_line() {
   const double seconds = seconds_since(epoch_start_);
-  nlohmann::json line = {{"epoch", state_.epoch + 1},
-                         {"step", state_.step},
-                         {"loss", state_.masked > 0 ? state_.loss_sum / static_cast<double>(state_.masked) : 0},
-                         {"seconds", seconds},
-                         {"tokens_per_second", static_cast<double>(epoch_rows_) / seconds},
-                         {"sequences_per_second", static_cast<double>(epoch_sequences_) / seconds},
-                         {"learning_rate", last_learning_rate_},
-                         {"gradient_norm", last_gradient_norm_},
-                         {"skipped_steps", state_.skipped}};
+  const StepSeconds means = mean_seconds(epoch_seconds_);
+  return {{"epoch", state_.epoch + 1},
+          {"step", state_.step},
+          {"loss", state_.masked > 0 ? state_.loss_sum / static_cast<double>(state_.masked) : 0},
+          {"seconds", seconds},
+          {"tokens_per_second", static_cast<double>(epoch_rows_) / seconds},
+          {"sequences_per_second", static_cast<double>(epoch_sequences_) / seconds},
+          {"learning_rate", last_learning_rate_},
+          {"gradient_norm", last_gradient_norm_},
+          {"skipped_steps", state_.skipped},
+          {"step_milliseconds",
+           {{"compute", 1e3 * means.compute},
+            {"communication", 1e3 * means.communication},
+            {"update", 1e3 * means.update},
+            {"data_wait", 1e3 * means.data_wait}}}};
+}
+
+void TrainingRun::finish_epoch() {
+  nlohmann::json line = epoch_line();
   ++state_.epoch;
   state_.batch = 0;
   state_.loss_sum = 0;
@@ -262,18 +345,25 @@ void TrainingRun::finish_epoch(MetricsLog& metrics, EventFile& events, Progress&
     validate(line);
     if (state_.best_epoch == state_.epoch) save(folder_.best_checkpoint());
   }
-  metrics.append(line);
-  std::vector<std::pair<std::string, double>> scalars;
-  for (const auto& [name, value] : line.items()) {
-    if (value.is_number() && name != "epoch" && name != "step") scalars.emplace_back("training/" + name, value);
-  }
-  if (line.contains("validation")) {
-    for (const auto& [name, value] : line["validation"].items()) scalars.emplace_back("validation/" + name, value);
-  }
-  events.write(state_.step, scalars);
-  progress.epoch(line, config_.training.epochs);
+  if (reports_) reports_->epoch(line, state_.step, config_.training.epochs);
   const int64_t checkpoint_every = config_.training.checkpoint_every;
   if (ended() || (checkpoint_every > 0 && state_.epoch % checkpoint_every == 0)) save(folder_.last_checkpoint());
+}
+
+// Where the time of the steps went and what a rank needs. A collective.
+void TrainingRun::print_run_card() {
+  const StepSeconds means = mean_seconds(run_seconds_);
+  if (!communicator_.is_first() || means.steps == 0) return;
+  const double step = means.compute + means.communication + means.update + means.data_wait;
+  auto part = [&](double seconds) { return fmt::format("{:.2f} ms ({:.1f} %)", 1e3 * seconds, 100 * seconds / step); };
+  spdlog::info("{} steps of {:.2f} ms: compute {}, exposed communication {}, update {}, data wait {}", means.steps,
+               1e3 * step, part(means.compute), part(means.communication), part(means.update), part(means.data_wait));
+  const double megabyte = 1 << 20;
+  const double buffer = static_cast<double>(instance_.parameters().size()) * sizeof(float) / megabyte;
+  spdlog::info(
+      "memory of rank 0: parameters {:.1f} MB, gradients {:.1f} MB, optimizer state {:.1f} MB, activations {:.1f} MB",
+      buffer, buffer, static_cast<double>(step_.optimizer().state_bytes()) / megabyte,
+      static_cast<double>(step_.arena_bytes()) / megabyte);
 }
 
 RunOutcome TrainingRun::run() {
@@ -281,24 +371,26 @@ RunOutcome TrainingRun::run() {
     spdlog::info("{} is finished: {} epochs", folder_.path(), state_.epoch);
     return RunOutcome::kFinished;
   }
-  spdlog::info("{} items, {} training sequences, {} parameters, {} threads, kernels {}", dataset_.item_count(),
-               loader_.windows(), instance_.parameters().count(), thread_count(), cpu_kernels());
+  spdlog::info("{} items, {} training sequences, {} parameters; {} rank{} by {}, {} thread{}, kernels {}",
+               dataset_.item_count(), loader_.windows(), instance_.parameters().count(), communicator_.size(),
+               communicator_.size() > 1 ? "s" : "", communicator_.transport(), thread_count(),
+               thread_count() > 1 ? "s each" : "", cpu_kernels());
   if (const std::string unasked = unasked_text(split_); !unasked.empty()) spdlog::info("{}", unasked);
   const SignalWatch signals;
-  MetricsLog metrics(folder_.metrics(), state_.epoch);
-  EventFile events(folder_.path(), state_.step);
-  Progress progress;
+  if (communicator_.is_first()) reports_.emplace(folder_, state_);
   while (!ended()) {
-    if (!run_epoch(signals, progress)) {
+    if (!run_epoch(signals)) {
       save(folder_.last_checkpoint());
+      print_run_card();
       return RunOutcome::kStopped;
     }
-    finish_epoch(metrics, events, progress);
+    finish_epoch();
   }
   if (stopped_early()) {
     spdlog::info("stopped after epoch {}: {} is best at epoch {} ({:.5f})", state_.epoch,
                  config_.training.early_stopping.metric, state_.best_epoch, state_.best_metric);
   }
+  print_run_card();
   return RunOutcome::kFinished;
 }
 
@@ -308,27 +400,86 @@ void check_same_run(const LoadedConfig& loaded, const RunFolder& folder) {
         "; give the values it was begun with, or another --run");
 }
 
+// The folder and the data of a run, as rank 0 has them; the other ranks read what it has written there.
+class RunStart {
+ public:
+  RunStart(const LoadedConfig& loaded, const RunFolder& folder, bool resume, Communicator& communicator)
+      : loaded_(loaded), folder_(folder), resume_(resume), communicator_(communicator) {}
+
+  // On rank 0: reads and checks everything before the folder of a new run is made.
+  void begin() {
+    if (resume_) {
+      CHECK(folder_.holds_run(), "--resume: ", folder_.path(), " holds no run");
+      check_same_run(loaded_, folder_);
+    } else {
+      folder_.check_holds_no_run();
+      check_folder_can_be_made(folder_.path());
+    }
+    const DataConfig& config = loaded_.values.data;
+    data_ = make_training_data(resume_ ? run_dataset(folder_, config) : prepare(config), config);
+    check_plan(loaded_.values, *data_, communicator_);
+    report_ = data_->dataset.report;
+    has_checkpoint_ = resume_ && std::filesystem::exists(folder_.last_checkpoint());
+    if (!resume_) lock_.emplace(folder_.begin(loaded_, data_->dataset));
+  }
+
+  // On the other ranks. The first one of a host verifies the file for all of them.
+  void join() {
+    const DataConfig& config = loaded_.values.data;
+    const std::string path = has_own_dataset(config) ? folder_.dataset() : config.files.front();
+    try {
+      if (communicator_.local_rank() == 0) load_dataset(path);
+      data_ = make_training_data(load_dataset(path, DatasetUse::kTraining), config);
+    } catch (const Error& error) {
+      fail(error.what(),
+           " (all hosts need the same files: keep --run and data.files where each of them can read them)");
+    }
+    make_folder(folder_.path());
+    log_to_file(folder_.rank_log(communicator_.rank()));
+  }
+
+  RunOutcome run() {
+    communicator_.broadcast(&has_checkpoint_, sizeof has_checkpoint_);
+    check_same_dataset(communicator_, data_->dataset);
+    TrainingRun run(loaded_, folder_, std::move(*data_), communicator_);
+    if (has_checkpoint_) run.restore();
+    together(communicator_, [&] {
+      if (resume_ && communicator_.is_first()) lock_.emplace(folder_.go_on(loaded_));
+    });
+    if (communicator_.is_first()) {
+      std::fputs(report_text(nlohmann::ordered_json::parse(report_)).c_str(), stderr);
+      if (resume_ && !has_checkpoint_)
+        spdlog::info("{} has no checkpoint yet: beginning from the start", folder_.path());
+    }
+    return run.run();
+  }
+
+ private:
+  const LoadedConfig& loaded_;
+  const RunFolder& folder_;
+  bool resume_;
+  Communicator& communicator_;
+  std::optional<TrainingData> data_;
+  std::optional<FolderLock> lock_;
+  std::string report_;
+  bool has_checkpoint_ = false;
+};
+
 }  // namespace
 
-RunOutcome train_run(const LoadedConfig& loaded, const std::string& path, bool resume) {
+RunOutcome train_run(const LoadedConfig& loaded, const std::string& path, bool resume, Communicator& communicator) {
+  communicator.status().enter(RankPhase::kReadingData);
+  check_same_config(communicator, loaded);
+  use_threads(loaded.values.training, communicator);
   const RunFolder folder(path);
-  if (resume) {
-    CHECK(folder.holds_run(), "--resume: ", path, " holds no run");
-    check_same_run(loaded, folder);
-  } else {
-    folder.check_holds_no_run();
-    check_folder_can_be_made(path);
-  }
-  use_threads(loaded.values.training);
-  Dataset dataset = resume ? run_dataset(folder, loaded.values.data) : prepare(loaded.values.data);
-  TrainingRun run(loaded, folder, dataset);
-  // Nothing is written before all input has been read and found good.
-  const bool has_checkpoint = std::filesystem::exists(folder.last_checkpoint());
-  if (resume && has_checkpoint) run.restore();
-  const FolderLock lock = resume ? folder.go_on(loaded) : folder.begin(loaded, dataset);
-  std::fputs(report_text(nlohmann::ordered_json::parse(dataset.report)).c_str(), stderr);
-  if (resume && !has_checkpoint) spdlog::info("{} has no checkpoint yet: beginning from the start", path);
-  return run.run();
+  RunStart start(loaded, folder, resume, communicator);
+  together(communicator, [&] {
+    if (communicator.is_first()) start.begin();
+  });
+  together(communicator, [&] {
+    if (!communicator.is_first()) start.join();
+  });
+  return start.run();
 }
 
 }  // namespace itemloom

@@ -3,18 +3,20 @@
 
 #include <string>
 
+#include "core/communicator.h"
 #include "train/config.h"
 
 namespace itemloom {
 
 enum class RunOutcome {
   kFinished,  // all epochs, or stopped early
-  kStopped,   // SIGINT or SIGTERM: the state is saved, and resuming goes on from it
+  kStopped,   // SIGINT, SIGTERM or SIGUSR1: the state is saved, and resuming goes on from it
 };
 
-// Trains what `config` says in `folder`. A new run refuses a folder that holds one; `resume` goes on from its last
-// checkpoint (from the start where there is none yet) and refuses a config that would learn something else. Throws
-// Error for wrong input, for a full disk, and when too many steps in a row had no finite gradient.
-RunOutcome train_run(const LoadedConfig& config, const std::string& folder, bool resume);
+// Trains what `config` says in `folder`, by all ranks of the communicator together. A new run refuses a folder that
+// holds one; `resume` goes on from its last checkpoint (from the start where there is none yet), whatever number of
+// ranks wrote it, and refuses a config that would learn something else. Throws Error for wrong input, for a full disk,
+// and when too many steps in a row had no finite gradient; SharedError where all ranks throw the same.
+RunOutcome train_run(const LoadedConfig& config, const std::string& folder, bool resume, Communicator& communicator);
 
 }  // namespace itemloom

@@ -30,15 +30,10 @@ double sum_of_squares_block(const float* x, int64_t count) {
   return sum;
 }
 
-void sum_of_squares(CpuStream stream, const SumOfSquares& args) {
-  const int64_t total = args.x.size();
-  double* partials = stream.scratch->take<double>(block_count(total, kFlatBlock));
-  parallel_blocks(total, kFlatBlock, [&](int64_t begin, int64_t end) {
-    partials[begin / kFlatBlock] = sum_of_squares_block(args.x.data() + begin, end - begin);
+void sum_of_squares(CpuStream, const SumOfSquares& args) {
+  parallel_blocks(args.x.size(), kSumOfSquaresBlock, [&](int64_t begin, int64_t end) {
+    args.partials[begin / kSumOfSquaresBlock] = sum_of_squares_block(args.x.data() + begin, end - begin);
   });
-  double sum = 0;
-  for (int64_t block = 0; block < block_count(total, kFlatBlock); ++block) sum += partials[block];
-  args.result[0] = sum;
 }
 
 // sums[c] += x[0][c] + ... + x[kRows - 1][c]

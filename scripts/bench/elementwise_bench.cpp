@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/parallel.h"
 #include "kernels/activation.h"
 #include "kernels/dropout.h"
 #include "kernels/layer_norm.h"
@@ -95,8 +96,8 @@ void bias_gradient(State& s) {
   run(s.device, ColumnSum{.x = s.matrix(0), .y = s.row_vector(0)});
 }
 void sum_of_squares(State& s) {
-  double result;
-  run(s.device, SumOfSquares{.x = s.flat(0), .result = Vector<double>(&result, 1)});
+  std::vector<double> partials(static_cast<size_t>(block_count(s.flat(0).size(), kSumOfSquaresBlock)));
+  run(s.device, SumOfSquares{.x = s.flat(0), .partials = Vector<double>(partials.data(), partials.size())});
 }
 void adam(State& s) {
   run(s.device, AdamStep{.value = s.flat(0),

@@ -57,7 +57,6 @@ struct StepState {
       }
     }
     instance = std::make_unique<ModelInstance>(config.model, items, max_length, 1);
-    optimizer = std::make_unique<Optimizer>(config.optimizer, instance->parameters());
     loader = std::make_unique<Loader>(Vector<const int32_t>(history.data(), history.size()), windows,
                                       Masking(config.masking, 1, items),
                                       LoaderOptions{.max_length = max_length,
@@ -66,14 +65,14 @@ struct StepState {
                                                     .piece_tokens = config.training.micro_batch_tokens,
                                                     .seed = 1});
     batch = &loader->load(0, 0);
-    step = std::make_unique<TrainingStep>(device, *instance, *optimizer, config, 1000);
+    step = std::make_unique<TrainingStep>(device, *communicator, *instance, config, 1000);
   }
 
   Config config;
   Device device;
   std::vector<int32_t> history;
   std::unique_ptr<ModelInstance> instance;
-  std::unique_ptr<Optimizer> optimizer;
+  std::unique_ptr<Communicator> communicator = make_self_communicator();
   std::unique_ptr<Loader> loader;
   const StepBatch* batch;
   std::unique_ptr<TrainingStep> step;

@@ -12,7 +12,7 @@ namespace {
 Tensor twice(Tape& tape, const Tensor& x) {
   Tensor y = tape.matrix(x.rows(), x.columns());
   for (int64_t index = 0; index < x.size(); ++index) y.flat()[index] = 2 * x.flat()[index];
-  tape.record(y, [=](Tape& t) {
+  tape.record(y, {x}, [=](Tape& t) {
     const Vector<float> dy = t.gradient_vector(y);
     const Vector<float> dx = t.gradient_vector(x);
     for (int64_t index = 0; index < x.size(); ++index) dx[index] += 2 * dy[index];
@@ -57,6 +57,30 @@ TEST_CASE("an op nobody differentiated is skipped, and inference records nothing
   }
   Tape tape(device, arena, Mode::kInference);
   REQUIRE_FALSE(twice(tape, store.tensor(0)).differentiable());
+}
+
+TEST_CASE("a parameter is ready when the op that used it first has been undone", "[tape]") {
+  ParameterStore store;
+  for (const char* name : {"first", "second", "again", "unused"}) store.add(name, 2, 2, {.mean = 1});
+  store.allocate(1);
+  Device device;
+  Arena arena(1 << 20);
+  for (int turn = 0; turn < 2; ++turn) {
+    Tape tape(device, arena, Mode::kTraining);
+    const Tensor loss = twice(tape, twice(tape, store.tensor(0)));
+    twice(tape, store.tensor(2));  // nobody differentiates it, and yet it is ready here
+    twice(tape, store.tensor(1));
+    twice(tape, store.tensor(2));
+    twice(tape, store.tensor(0));
+    tape.record_loss({loss, store.tensor(1)});
+    for (float& value : tape.gradient_vector(loss)) value = 1;
+    std::vector<int> ready;
+    tape.backward([&](int parameter) {
+      if (parameter == 0) REQUIRE(store.gradients()[0] == 4 * (turn + 1));
+      ready.push_back(parameter);
+    });
+    REQUIRE(ready == std::vector<int>{1, 2, 0});
+  }
 }
 
 TEST_CASE("dropout streams are handed out in order", "[tape]") {

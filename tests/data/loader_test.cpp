@@ -1,6 +1,8 @@
 #include "data/loader.h"
 
+#include <algorithm>
 #include <cmath>
+#include <map>
 #include <memory>
 #include <set>
 #include <vector>
@@ -79,7 +81,7 @@ TEST_CASE("every window comes once an epoch, orders differ between epochs, batch
       const StepBatch& step = one->load(0, batch);
       int64_t masked = 0;
       if (tokens > 0) REQUIRE(step.rows <= 30);
-      for (size_t index = 0; index < step.piece_count; ++index) {
+      for (size_t index = 0; index < step.shard_ends.back(); ++index) {
         const PackedBatch& piece = step.pieces[index];
         REQUIRE(piece.rows() <= 12);
         masked += piece.masked();
@@ -97,7 +99,7 @@ TEST_CASE("every window comes once an epoch, orders differ between epochs, batch
     REQUIRE(samples == 37);
     for (int64_t batch = 0; batch < one->batches(1); ++batch) {
       const StepBatch& step = one->load(1, batch);
-      for (size_t index = 0; index < step.piece_count; ++index) {
+      for (size_t index = 0; index < step.shard_ends.back(); ++index) {
         second_epoch.insert(second_epoch.end(), step.pieces[index].items.begin(), step.pieces[index].items.end());
       }
     }
@@ -105,6 +107,74 @@ TEST_CASE("every window comes once an epoch, orders differ between epochs, batch
     // Asked for out of order, a batch is the same.
     const std::vector<int32_t> third = one->load(1, 2).pieces[0].items;
     REQUIRE(other->load(1, 2).pieces[0].items == third);
+  }
+}
+
+TEST_CASE("the shards of a batch are the batch, about equal in rows, whichever of them a loader fills", "[loader]") {
+  std::vector<int64_t> lengths;
+  for (int64_t i = 0; i < 53; ++i) lengths.push_back(1 + i * i % 9);
+  const Sequences sequences(lengths);
+  DataConfig data;
+  data.max_length = 9;
+  auto loader = [&](int shards, int first, int local) {
+    return std::make_unique<Loader>(Vector<const int32_t>(sequences.items.data(), sequences.items.size()),
+                                    sequences.windows(data), Masking(MaskingConfig(), 3, kItems),
+                                    LoaderOptions{.max_length = 9,
+                                                  .batch_sequences = 10,
+                                                  .batch_tokens = 0,
+                                                  .piece_tokens = 12,
+                                                  .seed = 3,
+                                                  .shards = shards,
+                                                  .first_shard = first,
+                                                  .local_shards = local});
+  };
+  // What each row is, by its name for dropout.
+  auto rows_of = [](const StepBatch& step) {
+    std::map<uint32_t, std::pair<int32_t, int32_t>> rows;
+    for (size_t index = 0; index < step.shard_ends.back(); ++index) {
+      const PackedBatch& piece = step.pieces[index];
+      for (size_t row = 0; row < piece.items.size(); ++row) {
+        rows[piece.row_ids[row]] = {piece.items[row], piece.positions[row]};
+      }
+    }
+    return rows;
+  };
+  const auto whole = loader(1, 0, 1);
+  for (const int shards : {2, 4, 16}) {
+    for (int64_t batch = 0; batch < whole->batches(0); ++batch) {
+      const StepBatch& expected = whole->load(0, batch);
+      auto rows = rows_of(expected);
+      int64_t masked = 0;
+      size_t fewest = rows.size(), most = 0;
+      for (int shard = 0; shard < shards; ++shard) {
+        const auto part = loader(shards, shard, 1);
+        const StepBatch& step = part->load(0, batch);
+        REQUIRE(step.rows == expected.rows);
+        REQUIRE(step.sequences == expected.sequences);
+        masked += step.masked;
+        const auto here = rows_of(step);
+        fewest = std::min(fewest, here.size());
+        most = std::max(most, here.size());
+        for (const auto& [name, row] : here) {
+          REQUIRE(rows.count(name) == 1);
+          REQUIRE(rows[name] == row);
+          rows.erase(name);
+        }
+      }
+      REQUIRE(rows.empty());
+      REQUIRE(masked == expected.masked);
+      REQUIRE(most - fewest <= 9);
+      // Two shards in one loader are the same two.
+      const auto pair = loader(shards, 0, 2);
+      const auto second = loader(shards, 1, 1);
+      const StepBatch& both = pair->load(0, batch);
+      const StepBatch& one = second->load(0, batch);
+      REQUIRE(both.shard_ends.size() == 2);
+      REQUIRE(both.shard_ends[1] - both.shard_ends[0] == one.shard_ends[0]);
+      for (size_t index = 0; index < one.shard_ends[0]; ++index) {
+        REQUIRE(both.pieces[both.shard_ends[0] + index].row_ids == one.pieces[index].row_ids);
+      }
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 #include "kernels/reduce.h"
 
 #include <limits>
+#include <numeric>
 
 #include "tests/support/cpu_paths.h"
 #include "tests/support/kernels.h"
@@ -12,12 +13,12 @@ using test::Guarded;
 
 double sum_of_squares(Guarded<float>& x) {
   Device device;
-  Guarded<double> result(1);
-  result[0] = 17;
-  run(device, SumOfSquares{.x = x.vector(), .result = result.vector()});
-  REQUIRE(result.intact());
+  Guarded<double> partials(block_count(x.vector().size(), kSumOfSquaresBlock));
+  for (double& partial : partials) partial = 17;
+  run(device, SumOfSquares{.x = x.vector(), .partials = partials.vector()});
+  REQUIRE(partials.intact());
   REQUIRE(x.intact());
-  return result[0];
+  return std::accumulate(partials.begin(), partials.end(), 0.0);
 }
 
 }  // namespace

@@ -56,11 +56,11 @@ TEST_CASE("steps 3 to 10 allocate nothing", "[trainer]") {
     }
   }
   ModelInstance instance(config.model, 300, 20, 1);
-  Optimizer optimizer(config.optimizer, instance.parameters());
   Loader loader(Vector<const int32_t>(items.data(), items.size()), windows, Masking(config.masking, 1, 300),
                 {.max_length = 20, .batch_sequences = 64, .batch_tokens = 0, .piece_tokens = 256, .seed = 1});
   Device device;
-  TrainingStep step(device, instance, optimizer, config, 10);
+  const auto communicator = make_self_communicator();
+  TrainingStep step(device, *communicator, instance, config, 10);
   REQUIRE(loader.batches(0) == 10);
   int64_t warm = 0, arena_bytes = 0, skipped = 0;
   for (int64_t batch = 0; batch < 10; ++batch) {

@@ -34,6 +34,7 @@ Dataset make_dataset(const std::vector<std::vector<int32_t>>& sequences, int32_t
   for (int32_t item = 0; item < items; ++item) dataset.item_ids.add(join_message("item-", item));
   dataset.offsets = Vector<const int64_t>(storage->offsets.data(), storage->offsets.size());
   dataset.items = Vector<const int32_t>(storage->items.data(), storage->items.size());
+  dataset.item_counts.assign(static_cast<size_t>(items), 1);
   dataset.hash = "the dataset's hash";
   dataset.storage = storage;
   return dataset;

@@ -32,15 +32,19 @@ void print_table(const EvaluationResult& result) {
   }
 }
 
-void evaluate_run(const Options& options) {
-  const auto run = open_run(options.run);
+void evaluate_run(const Options& options, const Ranks& ranks) {
+  std::unique_ptr<OpenedRun> run;
+  together(ranks.communicator, [&] { run = open_run(options.run); });
+  use_threads(run->config.training, ranks.communicator);
   const EvaluationCases& cases = options.split == "test" ? run->split.test : run->split.validation;
   ModelScorer model(run->device, run->instance->model(), run->config.data.max_length);
   const std::vector<int64_t> counts = training_item_counts(run->dataset, run->split);
   PopularityScorer popularity(Vector<const int64_t>(counts.data(), counts.size()));
   ItemKnnScorer item_knn(training_pair_counts(run->dataset, run->split, false));
-  const EvaluationResult result = evaluate(run->dataset, cases, options.split, run->config.evaluation,
-                                           {{"model", &model}, {"popularity", &popularity}, {"item_knn", &item_knn}});
+  const EvaluationResult result =
+      evaluate(run->dataset, cases, options.split, run->config.evaluation,
+               {{"model", &model}, {"popularity", &popularity}, {"item_knn", &item_knn}}, ranks.communicator);
+  if (!ranks.communicator.is_first()) return;
   if (options.dump || run->config.evaluation.dump_ranks) {
     const std::string path = run->folder.path() + "/ranks-" + options.split + ".h5";
     dump_ranks(run->dataset, cases, result, path);
@@ -55,7 +59,7 @@ void evaluate_run(const Options& options) {
 
 }  // namespace
 
-void add_evaluate_command(CLI::App& app) {
+void add_evaluate_command(CLI::App& app, const Ranks& ranks) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("evaluate", "Ranks held-out items against the whole catalogue");
   command->add_option("--run", options->run, "The folder of the run")->required();
@@ -68,7 +72,7 @@ void add_evaluate_command(CLI::App& app) {
       "Examples:\n"
       "  itemloom evaluate --run runs/retail\n"
       "  itemloom evaluate --run runs/retail --split validation --json");
-  command->callback([options] { evaluate_run(*options); });
+  command->callback([options, ranks] { evaluate_run(*options, ranks); });
 }
 
 }  // namespace itemloom

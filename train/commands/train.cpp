@@ -16,10 +16,14 @@ struct Options {
   bool resume = false;
 };
 
-void train_model(const Options& options) {
+void train_model(const Options& options, const Ranks& ranks) {
   set_up_logging();
-  const LoadedConfig config = load_config(options.config, options.settings);
-  if (train_run(config, options.run, options.resume) == RunOutcome::kFinished) {
+  LoadedConfig config;
+  together(ranks.communicator, [&] { config = load_config(options.config, options.settings); });
+  ranks.set_timeout(static_cast<double>(config.values.training.rank_timeout));
+  const RunOutcome outcome = train_run(config, options.run, options.resume, ranks.communicator);
+  if (!ranks.communicator.is_first()) return;
+  if (outcome == RunOutcome::kFinished) {
     spdlog::info("done: {}; next: itemloom evaluate --run {}, itemloom export --run {} --out F.h5", options.run,
                  options.run, options.run);
     return;
@@ -32,7 +36,7 @@ void train_model(const Options& options) {
 
 }  // namespace
 
-void add_train_command(CLI::App& app) {
+void add_train_command(CLI::App& app, const Ranks& ranks) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("train", "Trains a model into a run folder");
   command->add_option("config", options->config, "The config (JSON); `itemloom config schema` describes it")
@@ -46,8 +50,9 @@ void add_train_command(CLI::App& app) {
       "  itemloom train configs/online-retail.json --run runs/retail\n"
       "  itemloom train configs/ml-1m.json --run runs/a --set optimizer.learning_rate=5e-4 --set training.epochs=50\n"
       "  itemloom train configs/ml-1m.json --run runs/a --resume\n"
+      "  mpirun -n 4 itemloom train configs/ml-1m.json --run runs/a\n"
       "Ctrl-C (or SIGTERM) finishes the step, saves, and says how to go on.");
-  command->callback([options] { train_model(*options); });
+  command->callback([options, ranks] { train_model(*options, ranks); });
 }
 
 }  // namespace itemloom

@@ -1,0 +1,120 @@
+// Ranks that train one model together.
+//
+// Every rank calls the same collectives in the same order. Sums are taken over the ranks in one fixed tree,
+// sum(0, n) = sum(0, p) + sum(p, n) with p the largest power of two below n, whatever carries the data: a sum has the
+// same bits on every rank, on one host or many, and 2^k ranks that each hold the sum of a subtree give the bits of one
+// rank that holds them all.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/memory.h"
+#include "core/parallel.h"
+#include "core/rank_status.h"
+#include "core/view.h"
+
+namespace itemloom {
+
+// Floats [begin, end) of a flat buffer.
+struct FlatRange {
+  int64_t begin;
+  int64_t end;
+  int64_t size() const { return end - begin; }
+};
+
+// Ranges are shared out among ranks in whole blocks of this many floats, counted from the range's beginning.
+inline constexpr int64_t kShareBlock = 16384;
+
+// The share of `range` that belongs to a rank; empty where there are fewer blocks than ranks.
+FlatRange share_of(FlatRange range, int rank, int size);
+
+// out[i] = the tree sum of sources[0][i] ... sources[count - 1][i]; `out` may be one of the sources.
+void tree_sum(const float* const* sources, int count, int64_t size, float* out);
+void tree_sum(const double* const* sources, int count, int64_t size, double* out);
+
+// A flat buffer of floats that every rank has one of, and the two halves of an all-reduce over a range of it. Between
+// two calls a rank may change what lies outside of its own share of the ranges of the first one; its own share stays
+// untouched until all ranks have met again, in any collective of the communicator or of this buffer.
+class ExchangeBuffer {
+ public:
+  virtual ~ExchangeBuffer() = default;
+
+  // This rank's buffer; zero at first, aligned to kAlignment.
+  virtual Vector<float> values() const = 0;
+  // Afterwards this rank's share of the range holds the tree sum over all ranks' buffers.
+  virtual void reduce_scatter_sum(FlatRange range) = 0;
+  // Afterwards every rank's share of the range is in this rank's buffer.
+  virtual void all_gather(FlatRange range) = 0;
+};
+
+class Communicator {
+ public:
+  Communicator(int rank, int size) : rank_(rank), size_(size) {}
+  virtual ~Communicator() = default;
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+  bool is_first() const { return rank_ == 0; }
+
+  // all[r * bytes ...] = rank r's bytes; `bytes` is the same on all ranks.
+  void all_gather(const void* mine, int64_t bytes, void* all);
+  void broadcast(void* data, int64_t bytes, int root = 0);
+  void barrier() { all_gather(nullptr, 0, nullptr); }
+
+  // In place.
+  void all_reduce_sum(Vector<double> values);
+  void all_reduce_sum(Vector<int64_t> values);
+  // Every rank's text, by rank.
+  std::vector<std::string> all_gather_text(const std::string& mine);
+
+  // A collective too. May be used by another thread than the communicator, one call at a time.
+  virtual std::unique_ptr<ExchangeBuffer> make_exchange_buffer(int64_t floats) = 0;
+
+  // What the data travels by, for people: "one process", "shared memory", ...
+  virtual std::string transport() const = 0;
+  // Ranks on this rank's host, and this rank's number among them.
+  virtual int local_size() const { return 1; }
+  virtual int local_rank() const { return 0; }
+
+  // Says that this rank comes to no more collectives, because of an error: waits that are under way on other threads
+  // of this rank throw Error, and where ranks are threads, those of the other ranks too. (Processes notice by
+  // core/rank_watch.h and end.)
+  void leave();
+
+  // Where this rank is; what the other ranks say about it when it dies or hangs.
+  RankStatus& status() { return *status_; }
+
+ protected:
+  void use_status(RankStatus* status) { status_ = status; }
+
+ private:
+  virtual void gather_bytes(const void* mine, int64_t bytes, void* all) = 0;
+  virtual void broadcast_bytes(void* data, int64_t bytes, int root) = 0;
+  virtual void break_waits() {}
+
+  int rank_, size_;
+  RankStatus own_status_;
+  RankStatus* status_ = &own_status_;
+};
+
+// One process on its own.
+std::unique_ptr<Communicator> make_self_communicator();
+
+// What together() throws: the same on every rank, so that one of them can say it and all can end in order.
+class SharedError : public Error {
+ public:
+  using Error::Error;
+};
+
+// Runs `body`, which may throw on some ranks and not on others but calls no collective. When it throws anywhere, every
+// rank throws SharedError with the message of the lowest rank that did, which names that rank unless it is the first or
+// all ranks say the same.
+void together(Communicator& communicator, FunctionRef<void()> body);
+
+}  // namespace itemloom

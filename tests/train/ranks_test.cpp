@@ -1,0 +1,184 @@
+// Data-parallel steps by threads that act as ranks, against one rank.
+#include <cmath>
+#include <cstring>
+
+#include "core/parallel.h"
+#include "tests/support/catch.h"
+#include "tests/support/kernels.h"
+#include "tests/support/thread_group.h"
+#include "train/trainer.h"
+
+namespace itemloom {
+namespace {
+
+constexpr int64_t kItems = 900;  // several blocks of parameters, so that every rank has a share
+constexpr int64_t kMaxLength = 12;
+
+Config config_of(bool bitwise, bool sharded) {
+  Config config;
+  config.model.hidden_size = 64;
+  config.model.heads = 2;
+  config.model.layers = 2;
+  config.training.bitwise_across_ranks = bitwise;
+  config.training.batch_size = 7;
+  config.training.micro_batch_tokens = 16;
+  config.optimizer.sharded = sharded;
+  config.optimizer.clip_norm = 0.5;
+  return config;
+}
+
+// 23 sequences: batches of 7, and a last one of 2, fewer than there are ranks.
+struct History {
+  History() {
+    for (int64_t sequence = 0; sequence < 23; ++sequence) {
+      const int64_t length = 1 + test::random_int(3, sequence, kMaxLength);
+      windows.push_back({static_cast<int64_t>(items.size()), static_cast<int32_t>(length)});
+      for (int64_t place = 0; place < length; ++place) {
+        items.push_back(static_cast<int32_t>(test::random_int(4, 100 * sequence + place, kItems)));
+      }
+    }
+  }
+  std::vector<int32_t> items;
+  std::vector<Window> windows;
+};
+
+struct Outcome {
+  std::vector<float> values;
+  std::vector<std::vector<float>> slots;
+  std::vector<double> losses, norms;
+  std::vector<int64_t> masked;
+  int64_t state_bytes = 0;
+};
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+bool operator==(const Outcome& a, const Outcome& b) {
+  bool same = same_bits(a.values, b.values) && a.losses == b.losses && a.norms == b.norms && a.masked == b.masked &&
+              a.slots.size() == b.slots.size();
+  for (size_t slot = 0; same && slot < a.slots.size(); ++slot) same = same_bits(a.slots[slot], b.slots[slot]);
+  return same;
+}
+
+// Two epochs.
+Outcome train(Communicator& communicator, const Config& config, const History& history) {
+  Device device;
+  ModelInstance instance(config.model, kItems, kMaxLength, 1, communicator, config.optimizer.sharded);
+  const ShardPlan plan = shard_plan(config.training, communicator);
+  Loader loader(Vector<const int32_t>(history.items.data(), static_cast<int64_t>(history.items.size())),
+                history.windows, Masking(config.masking, 1, kItems),
+                {.max_length = kMaxLength,
+                 .batch_sequences = config.training.batch_size,
+                 .batch_tokens = 0,
+                 .piece_tokens = config.training.micro_batch_tokens,
+                 .seed = 1,
+                 .shards = plan.shards,
+                 .first_shard = plan.first_shard,
+                 .local_shards = plan.local_shards});
+  TrainingStep step(device, communicator, instance, config, 8);
+  Outcome outcome;
+  for (int64_t number = 0; number < 8; ++number) {
+    const StepResult result = step.run(loader.load(number / 4, number % 4), number);
+    outcome.losses.push_back(result.loss_sum);
+    outcome.norms.push_back(result.gradient_norm);
+    outcome.masked.push_back(result.masked);
+  }
+  outcome.values.assign(instance.parameters().values().begin(), instance.parameters().values().end());
+  step.gather_slots([&](const std::string&, Vector<const float> values) {
+    outcome.slots.emplace_back(values.begin(), values.end());
+  });
+  outcome.state_bytes = step.optimizer().state_bytes();
+  return outcome;
+}
+
+std::vector<Outcome> train_in(int ranks, const Config& config) {
+  const History history;
+  test::Threads one(1);  // the pool belongs to the process; ranks are to be beside each other, not in turn
+  std::vector<Outcome> outcomes(static_cast<size_t>(ranks));
+  test::run_ranks_well(ranks, [&](Communicator& communicator) {
+    outcomes[static_cast<size_t>(communicator.rank())] = train(communicator, config, history);
+  });
+  return outcomes;
+}
+
+}  // namespace
+
+TEST_CASE("two and three ranks with uneven batches train as one does", "[ranks]") {
+  const Config config = config_of(false, false);
+  const Outcome alone = train_in(1, config).front();
+  for (const int ranks : {2, 3}) {
+    INFO(ranks << " ranks");
+    const std::vector<Outcome> outcomes = train_in(ranks, config);
+    for (const Outcome& outcome : outcomes) REQUIRE(outcome == outcomes.front());
+    REQUIRE(outcomes.front().masked == alone.masked);
+    for (size_t step = 0; step < alone.losses.size(); ++step) {
+      REQUIRE(outcomes.front().losses[step] == Approx(alone.losses[step]).epsilon(1e-5));
+      REQUIRE(outcomes.front().norms[step] == Approx(alone.norms[step]).epsilon(1e-4));
+    }
+    double largest = 0;
+    for (size_t place = 0; place < alone.values.size(); ++place) {
+      largest = std::max<double>(largest, std::abs(outcomes.front().values[place] - alone.values[place]));
+    }
+    // Eight steps of Adam at 1e-3, which makes a rounding of a tiny gradient a whole step now and then.
+    REQUIRE(largest < 2e-3);
+    REQUIRE(largest > 0);  // else nothing was summed
+  }
+}
+
+TEST_CASE("with gradient shards the bits do not depend on the number of ranks", "[ranks]") {
+  for (const bool sharded : {false, true}) {
+    const Config config = config_of(true, sharded);
+    const Outcome alone = train_in(1, config).front();
+    for (const int ranks : {2, 4, 8}) {
+      INFO(ranks << " ranks");
+      for (const Outcome& outcome : train_in(ranks, config)) REQUIRE(outcome == alone);
+    }
+  }
+}
+
+TEST_CASE("an optimizer's state in slices gives the bits of a whole one, in less memory", "[ranks]") {
+  for (const std::string name : {"adamw", "sgd", "rmsprop"}) {
+    for (const int ranks : {2, 3}) {
+      INFO(name << ", " << ranks << " ranks");
+      Config whole = config_of(false, false), sliced = config_of(false, true);
+      whole.optimizer.name = sliced.optimizer.name = name;
+      const std::vector<Outcome> expected = train_in(ranks, whole), outcomes = train_in(ranks, sliced);
+      int64_t bytes = 0;
+      for (const Outcome& outcome : outcomes) {
+        REQUIRE(outcome == expected.front());
+        REQUIRE(outcome.state_bytes < expected.front().state_bytes);
+        bytes += outcome.state_bytes;
+      }
+      REQUIRE(bytes == expected.front().state_bytes);
+    }
+  }
+}
+
+TEST_CASE("a rank that fails in a step ends the others", "[ranks]") {
+  const Config config = config_of(false, false);
+  const History history;
+  test::Threads one(1);
+  const auto messages = test::run_ranks(3, [&](Communicator& communicator) {
+    Device device;
+    ModelInstance instance(config.model, kItems, kMaxLength, 1, communicator, false);
+    TrainingStep step(device, communicator, instance, config, 8);
+    StepBatch batch;
+    batch.shard_ends = {0};
+    batch.masked = 1;
+    CHECK(communicator.rank() != 1, "rank 1 has no memory left");
+    step.run(batch, 0);
+  });
+  REQUIRE(messages[0] == "rank 0 waits for a rank that has left");
+  REQUIRE(messages[1] == "rank 1 has no memory left");
+  REQUIRE(messages[2] == "rank 2 waits for a rank that has left");
+}
+
+TEST_CASE("a number of ranks that does not divide the gradient shards is refused", "[ranks]") {
+  const auto messages =
+      test::run_ranks(3, [](Communicator& communicator) { shard_plan(config_of(true, false).training, communicator); });
+  REQUIRE(messages[1] ==
+          "training.bitwise_across_ranks needs a number of ranks that divides training.gradient_shards (8), not 3");
+}
+
+}  // namespace itemloom

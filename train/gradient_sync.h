@@ -1,0 +1,59 @@
+// Gradients of all ranks become one: in buckets, while backward still runs.
+//
+// The flat gradient buffer is cut into buckets from its end to its beginning, which is about the order in which
+// backward finishes them (parameters lie in the order of their first use, the output's table comes last). A bucket
+// whose parameters are ready is reduced by a thread of its own, strictly one after the other, so that all ranks reduce
+// the same bucket at the same time.
+#pragma once
+
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "core/communicator.h"
+#include "core/parameters.h"
+
+namespace itemloom {
+
+class GradientSync {
+ public:
+  // `gradients` is the store's gradient buffer as its ranks share it. With `sharded` a rank gets the sums of its own
+  // share of every bucket only, else all of them.
+  GradientSync(Communicator& communicator, ExchangeBuffer& gradients, const ParameterStore& store, bool sharded);
+  ~GradientSync();
+  GradientSync(const GradientSync&) = delete;
+  GradientSync& operator=(const GradientSync&) = delete;
+
+  // From the last bucket of the buffer to the first.
+  const std::vector<FlatRange>& buckets() const { return buckets_; }
+  // This rank's share of every bucket, ascending, without empty ones.
+  std::vector<FlatRange> shares() const;
+
+  // In the last backward of a step: nothing will be added to this parameter's gradient any more.
+  void parameter_ready(int parameter);
+  // Returns when all buckets are reduced. Rethrows what went wrong on the way.
+  void finish();
+
+ private:
+  void reduce_loop();
+
+  Communicator& communicator_;
+  ExchangeBuffer& gradients_;
+  const ParameterStore& store_;
+  bool sharded_;
+  std::vector<FlatRange> buckets_;
+  std::vector<int> parameters_in_;  // by bucket
+  std::vector<int> missing_;        // by bucket: parameters that are not ready yet
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  size_t ready_ = 0;    // buckets that may be reduced
+  size_t reduced_ = 0;  // buckets that are
+  bool stop_ = false;
+  std::exception_ptr error_;
+  std::thread thread_;
+};
+
+}  // namespace itemloom

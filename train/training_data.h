@@ -1,0 +1,37 @@
+// What a run trains and asks about, read once and checked before anything is written.
+#pragma once
+
+#include <vector>
+
+#include "core/communicator.h"
+#include "data/dataset.h"
+#include "data/loader.h"
+#include "data/split.h"
+#include "train/config.h"
+#include "train/trainer.h"
+
+namespace itemloom {
+
+struct TrainingData {
+  Dataset dataset;
+  Split split;
+  std::vector<Window> windows;
+};
+
+// Throws Error when nothing is left to train on or to ask about.
+TrainingData make_training_data(Dataset dataset, const DataConfig& config);
+
+LoaderOptions loader_options(const Config& config, const ShardPlan& plan);
+
+// Steps of the whole run, of which the first epoch has `batches`; with batches by tokens their number varies a little
+// between epochs, and the first one stands for all.
+int64_t total_steps(const Config& config, int64_t batches);
+
+// Throws Error when the ranks cannot share a batch, or all that there is, and when the run ends before its warm-up.
+void check_plan(const Config& config, const TrainingData& data, const Communicator& communicator);
+
+// Collectives that throw SharedError naming a rank where it differs from rank 0: the config, and the dataset.
+void check_same_config(Communicator& communicator, const LoadedConfig& config);
+void check_same_dataset(Communicator& communicator, const Dataset& dataset);
+
+}  // namespace itemloom
