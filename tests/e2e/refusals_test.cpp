@@ -239,6 +239,48 @@ TEST_CASE("places that cannot be written are refused", "[e2e][refusals]") {
   require_refused(folder, answer + Words{"nowhere/x.h5"}, {"the folder nowhere does not exist"});
 }
 
+TEST_CASE("places that may not be written to are refused", "[e2e][refusals]") {
+  TemporaryFolder folder;
+  copy_run(folder);
+  // Permissions do not bind root, for whom the program is run as somebody else.
+  Words somebody;
+  if (geteuid() == 0) {
+    somebody = {"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"};
+    fs::permissions(folder.path(), fs::perms(0755));
+  }
+  const auto as_somebody = [&](const Words& arguments) {
+    return test::Process(somebody + Words{ITEMLOOM_BINARY} + arguments, folder.path()).wait();
+  };
+  if (as_somebody({"--version"}).exit_code != 0) {
+    WARN("skipped: there is no setpriv, or others may not run the program");
+    return;
+  }
+  fs::create_directory(folder.path("closed"));
+  const auto before = contents(folder);
+  for (const char* name : {"", "closed", "run"}) fs::permissions(folder.path(name), fs::perms(0555));
+  const Words train = {"train", "config.json", "--run"}, prepare = {"prepare", "config.json", "--out"};
+  const Words answer = {"export", "--run", "run", "--out"};
+  const std::pair<Words, Words> cases[] = {
+      {train + Words{"new/deep"}, {"cannot write to the folder new/deep: " + folder.path() + ": Permission denied"}},
+      {train + Words{"closed"},
+       {"cannot write to the folder closed: " + folder.path("closed") + ": Permission denied"}},
+      {kResume, {"cannot write run/config.origins.json: Permission denied"}},
+      {prepare + Words{"out.h5"}, {"cannot write out.h5: Permission denied"}},
+      {answer + Words{"closed/out.h5"}, {"cannot write closed/out.h5: Permission denied"}},
+      {answer + Words{"out.csv", "--format", "csv"}, {"cannot write out.csv: Permission denied"}},
+      {answer + Words{"out", "--format", "npy"}, {"cannot create the folder out: Permission denied"}},
+      {answer + Words{"closed", "--format", "npy"}, {"cannot write closed/embedding.npy: Permission denied"}}};
+  for (const auto& [arguments, says] : cases) {
+    const auto result = as_somebody(arguments);
+    INFO(result.error);
+    REQUIRE(result.exit_code == 1);
+    REQUIRE(std::count(result.error.begin(), result.error.end(), '\n') == 1);
+    require_says(result.error, says);
+  }
+  for (const char* name : {"", "closed", "run"}) fs::permissions(folder.path(name), fs::perms(0755));
+  REQUIRE(differences(before, contents(folder)) == Words());
+}
+
 TEST_CASE("a warm-up that the run does not reach the end of is refused", "[e2e][refusals]") {
   TemporaryFolder folder;
   write_small_run(folder);  // 120 sequences in batches of 32: 4 steps an epoch
