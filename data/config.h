@@ -20,7 +20,9 @@ struct ColumnsConfig {
     visit.field("timestamp", timestamp,
                 {.help = "Column with the time: an integer, a decimal number or an ISO 8601 date. Empty: timestamp for "
                          "inter where the file has it, else the rows' order is the time order."});
-    visit.field("basket", basket, {.help = "Column with the id of the basket (invoice, session). Empty: none."});
+    visit.field(
+        "basket", basket,
+        {.help = "Column with the id of the basket (invoice, session); rows without one are refused. Empty: none."});
     visit.field("title", title, {.help = "Column with the item's title. Empty: none."});
   }
 };
