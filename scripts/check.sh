@@ -2,11 +2,11 @@
 # check.sh: what a change must pass beside the tests: format, include directions, the tests under ASan and UBSan.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if command -v clang-format >/dev/null; then
-  git ls-files '*.h' '*.cpp' | xargs clang-format --dry-run --Werror
-else
-  echo "check.sh: clang-format is not installed, the format is not checked" >&2
+if ! command -v clang-format >/dev/null; then
+  echo "check.sh: clang-format is missing; install it with: apt-get install clang-format" >&2
+  exit 1
 fi
+git ls-files '*.h' '*.cpp' | xargs clang-format --dry-run --Werror
 scripts/check_includes.sh
 scripts/build.sh asan
 ctest --preset asan -j "$(nproc)"
