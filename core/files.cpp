@@ -5,9 +5,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <cctype>
 #include <cerrno>
+#include <charconv>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -87,17 +87,41 @@ void for_each_piece(const std::string& path, const Use& use) {
   while (const size_t count = file.read(buffer.data(), buffer.size())) use(buffer.data(), count);
 }
 
+constexpr std::string_view kMark = ".tmp-";
+
+// The process that writes or has written a temporary of this name; 0 when it is no temporary's name.
+pid_t writer_of(const std::string& name) {
+  const size_t mark = name.rfind(kMark);
+  if (mark == std::string::npos) return 0;
+  const char *begin = name.data() + mark + kMark.size(), *end = name.data() + name.size();
+  pid_t process = 0;
+  const auto [stop, error] = std::from_chars(begin, end, process);
+  return error == std::errc() && stop == end ? process : 0;
+}
+
+// Removes the temporaries of `path` whose writers are no more: those were killed.
+void remove_leftovers_of(const std::string& path) {
+  const std::string start = std::filesystem::path(path).filename().string() + std::string(kMark);
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_of(path), error)) {
+    const std::string name = entry.path().filename().string();
+    const pid_t writer = name.rfind(start, 0) == 0 ? writer_of(name) : 0;
+    const bool ended = writer > 0 && (writer == getpid() || (kill(writer, 0) != 0 && errno == ESRCH));
+    if (ended) unlink(entry.path().c_str());
+  }
+}
+
 }  // namespace
 
-AsideFile::AsideFile(const std::string& path) : path_(path), aside_path_(join_message(path, ".tmp-", getpid())) {
+AsideFile::AsideFile(const std::string& path) : path_(path), aside_path_(join_message(path, kMark, getpid())) {
   CHECK(!path.empty(), "a file to write has an empty name");
   CHECK(!is_folder(path), "cannot write ", path, ": it is a folder, a file name was expected");
   const std::string folder = folder_of(path);
   std::error_code error;
   const bool missing = !std::filesystem::exists(folder, error) && !error;
   CHECK(!missing, "cannot write ", path, ": the folder ", folder, " does not exist");
-  // A leftover of a killed process that had this number may stand in the way, and O_EXCL follows no link.
-  unlink(aside_path_.c_str());
+  remove_leftovers_of(path);
+  // O_EXCL follows no link.
   descriptor_ = open(aside_path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (descriptor_ < 0) fail_to_write(path, errno);
 }
@@ -210,15 +234,10 @@ void NewFolder::remove_empty() {
 }
 
 void remove_leftovers(const std::string& folder) {
-  constexpr std::string_view kMark = ".tmp-";
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-    const std::string name = entry.path().filename().string();
-    const size_t mark = name.rfind(kMark);
-    if (mark == std::string::npos || mark + kMark.size() == name.size()) continue;
-    const bool numbered = std::all_of(name.begin() + static_cast<std::ptrdiff_t>(mark + kMark.size()), name.end(),
-                                      [](unsigned char letter) { return std::isdigit(letter) != 0; });
-    if (numbered && entry.is_regular_file(error)) std::filesystem::remove(entry.path(), error);
+    const bool temporary = writer_of(entry.path().filename().string()) > 0;
+    if (temporary && entry.is_regular_file(error)) std::filesystem::remove(entry.path(), error);
   }
 }
 

@@ -15,7 +15,8 @@ namespace itemloom {
 // by the destructor. Two of them for one path must not live at the same time in one process.
 class AsideFile {
  public:
-  // Creates the temporary file. Throws when PATH is a folder or the folder that is to hold it is missing or unwritable.
+  // Creates the temporary file, and removes those of PATH that killed processes have left. Throws when PATH is a folder
+  // or the folder that is to hold it is missing or unwritable.
   explicit AsideFile(const std::string& path);
   ~AsideFile();
   AsideFile(const AsideFile&) = delete;

@@ -94,6 +94,22 @@ TEST_CASE("a process killed before the commit leaves the old file", "[files]") {
   remove_leftovers(folder.path("missing"));
 }
 
+TEST_CASE("a new file clears away what killed writers of it have left, and nothing else", "[files]") {
+  TemporaryFolder folder;
+  // No process has the first number, process 1 always is.
+  const std::string dead = folder.path("out.bin.tmp-2147483647"), alive = folder.path("out.bin.tmp-1");
+  const std::string others[] = {alive, folder.path("other.bin.tmp-2147483647"), folder.path("out.bin.tmp-"),
+                                folder.path("out.bin.tmp-2147483647x"), folder.path("out.bin.old")};
+  test::write_text(dead, "x");
+  for (const std::string& other : others) test::write_text(other, "x");
+  write_whole_file(folder.path("out.bin"), "new");
+  REQUIRE(!std::filesystem::exists(dead));
+  for (const std::string& other : others) {
+    INFO(other);
+    REQUIRE(std::filesystem::exists(other));
+  }
+}
+
 TEST_CASE("a full disk is named together with the file", "[files]") {
   TemporaryFolder folder;
   const std::string path = folder.path("out.bin");
