@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -10,6 +11,7 @@
 #include "tests/e2e/small_data.h"
 #include "tests/support/catch.h"
 #include "tests/support/kernels.h"
+#include "train/run_folder.h"
 
 namespace itemloom {
 namespace {
@@ -42,6 +44,15 @@ std::string trained(const test::TemporaryFolder& folder, const std::string& name
   INFO(result.error);
   REQUIRE(result.exit_code == 0);
   return learned(folder.path(name));
+}
+
+// Files that a killed writer has left in a folder.
+int64_t leftovers(const std::string& folder) {
+  int64_t count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    count += entry.path().string().find(".tmp-") != std::string::npos;
+  }
+  return count;
 }
 
 }  // namespace
@@ -116,19 +127,54 @@ TEST_CASE("a run that was asked to stop resumes to the bit", "[e2e]") {
   write_small_run(folder, R"("optimizer": {"schedule": {"name": "linear", "warmup_steps": 10}})");
   const std::vector<std::string> long_run = {"--set", "training.epochs=60"};
   const std::string whole = trained(folder, "whole", long_run);
-  test::Process process({ITEMLOOM_BINARY, "train", folder.path("config.json"), "--run", folder.path("cut"), "--set",
-                         "training.epochs=60"});
-  while (process.running() && !std::filesystem::exists(folder.path("cut/checkpoint-last.h5"))) usleep(2000);
-  process.signal(SIGTERM);
-  const test::ProcessResult stopped = process.wait();
-  INFO(stopped.error);
-  REQUIRE(stopped.exit_code == 0);
-  REQUIRE(stopped.error.find("--resume") != std::string::npos);
-  REQUIRE(learned(folder.path("cut")) != whole);
-  REQUIRE(trained(folder, "cut", {"--set", "training.epochs=60", "--resume"}) == whole);
-  const auto lines = json_lines(folder.path("cut/metrics.jsonl"));
-  REQUIRE(lines.size() == 60);
-  for (size_t index = 0; index < lines.size(); ++index) REQUIRE(lines[index].at("epoch") == index + 1);
+  for (const int signal : {SIGTERM, SIGINT}) {
+    INFO("signal " << signal);
+    const std::string name = "cut" + std::to_string(signal), run = folder.path(name);
+    test::Process process(
+        {ITEMLOOM_BINARY, "train", folder.path("config.json"), "--run", run, "--set", "training.epochs=60"});
+    while (process.running() && !std::filesystem::exists(run + "/checkpoint-last.h5")) usleep(2000);
+    process.signal(signal);
+    const test::ProcessResult stopped = process.wait();
+    INFO(stopped.error);
+    REQUIRE(stopped.exit_code == 0);
+    REQUIRE(stopped.error.find("--resume") != std::string::npos);
+    REQUIRE(learned(run) != whole);
+    REQUIRE(trained(folder, name, {"--set", "training.epochs=60", "--resume"}) == whole);
+    const auto lines = json_lines(run + "/metrics.jsonl");
+    REQUIRE(lines.size() == 60);
+    for (size_t index = 0; index < lines.size(); ++index) REQUIRE(lines[index].at("epoch") == index + 1);
+  }
+}
+
+TEST_CASE("a run without a better metric ends early and keeps its best", "[e2e]") {
+  test::TemporaryFolder folder;
+  write_small_run(folder);
+  // Steps so small that no rank changes: the first validation stays the best.
+  const std::vector<std::string> still = {"--set", "optimizer.learning_rate=1e-12", "--set"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), still.begin(), still.end());
+    return more;
+  };
+  const std::string after_one = trained(folder, "one", with({"training.epochs=1"}));
+  const std::string run = folder.path("patient");
+  const std::vector<std::string> patient = with({"training.early_stopping.patience=2", "--set", "training.epochs=50"});
+  std::vector<std::string> arguments = {"train", folder.path("config.json"), "--run", run};
+  arguments.insert(arguments.end(), patient.begin(), patient.end());
+  const test::ProcessResult result = itemloom(arguments);
+  INFO(result.error);
+  REQUIRE(result.exit_code == 0);
+  REQUIRE(result.error.find("stopped after epoch 3: ndcg@10 is best at epoch 1 (") != std::string::npos);
+  REQUIRE(json_lines(run + "/metrics.jsonl").size() == 3);
+  REQUIRE(json_answer({"inspect", run + "/checkpoint-best.h5", "--json"}).at("content_sha256") == after_one);
+  // It stays ended, and questions are answered by its best.
+  const std::string last = learned(run);
+  REQUIRE(last != after_one);
+  arguments.push_back("--resume");
+  const test::ProcessResult again = itemloom(arguments);
+  REQUIRE(again.exit_code == 0);
+  REQUIRE(again.error.find("is finished: 3 epochs") != std::string::npos);
+  REQUIRE(learned(run) == last);
+  REQUIRE(open_run(run)->checkpoint_sha256 == after_one);
 }
 
 TEST_CASE("a run killed at any moment resumes to the bit", "[e2e]") {
@@ -146,6 +192,71 @@ TEST_CASE("a run killed at any moment resumes to the bit", "[e2e]") {
     REQUIRE(trained(folder, name, {"--set", "training.epochs=40", "--resume"}) == whole);
     REQUIRE(json_lines(folder.path(name + "/metrics.jsonl")).size() == 40);
   }
+}
+
+TEST_CASE("a run killed before its first checkpoint goes on or begins anew, to the bit", "[e2e]") {
+  test::TemporaryFolder folder;
+  write_small_run(folder);
+  const std::vector<std::string> settings = {"--set", "training.epochs=2", "--set", "training.batch_size=1"};
+  const std::string whole = trained(folder, "whole", settings);
+  int64_t resumed = 0;
+  for (int round = 0; round < 6; ++round) {
+    const std::string name = "killed" + std::to_string(round), run = folder.path(name);
+    std::vector<std::string> arguments = {ITEMLOOM_BINARY, "train", folder.path("config.json"), "--run", run};
+    arguments.insert(arguments.end(), settings.begin(), settings.end());
+    test::Process process(arguments);
+    // At a moment before there is a run, or just after there is one.
+    if (round % 2 == 0) {
+      usleep(static_cast<useconds_t>(test::random_int(6, round, 20000)));
+    } else {
+      while (process.running() && !std::filesystem::exists(run + "/config.resolved.json")) usleep(200);
+    }
+    process.signal(SIGKILL);
+    REQUIRE(process.wait().exit_code == 128 + SIGKILL);
+    REQUIRE(!std::filesystem::exists(run + "/checkpoint-last.h5"));
+    std::vector<std::string> more = settings;
+    if (std::filesystem::exists(run + "/config.resolved.json")) {
+      more.push_back("--resume");
+      ++resumed;
+    }
+    REQUIRE(trained(folder, name, more) == whole);
+    REQUIRE(leftovers(run) == 0);
+    REQUIRE(json_lines(run + "/metrics.jsonl").size() == 2);
+  }
+  REQUIRE(resumed >= 3);
+}
+
+TEST_CASE("prepare killed at any moment leaves the file whole or not there", "[e2e]") {
+  test::TemporaryFolder folder;
+  write_small_run(folder);
+  std::string lines;
+  for (int64_t user = 0; user < 3000; ++user) {
+    lines += "u" + std::to_string(user);
+    for (int64_t place = 0; place < 60; ++place) {
+      lines += " i" + std::to_string(test::random_int(7, user * 60 + place, 5000));
+    }
+    lines += "\n";
+  }
+  test::write_text(folder.path("sequences.txt"), lines);
+  const auto prepare = [&](const std::string& out) {
+    return std::vector<std::string>{ITEMLOOM_BINARY, "prepare", folder.path("config.json"), "--out", folder.path(out)};
+  };
+  const auto start = std::chrono::steady_clock::now();
+  REQUIRE(test::Process(prepare("whole.h5")).wait().exit_code == 0);
+  const auto microseconds =
+      std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start).count();
+  const std::string whole = test::read_text(folder.path("whole.h5"));
+  constexpr int kRounds = 10;
+  for (int round = 0; round < kRounds; ++round) {
+    test::Process process(prepare("cut.h5"));
+    usleep(static_cast<useconds_t>(microseconds * (2 * round + 1) / (2 * kRounds)));
+    process.signal(SIGKILL);
+    process.wait();
+    if (std::filesystem::exists(folder.path("cut.h5"))) REQUIRE(test::read_text(folder.path("cut.h5")) == whole);
+  }
+  REQUIRE(test::Process(prepare("cut.h5")).wait().exit_code == 0);
+  REQUIRE(test::read_text(folder.path("cut.h5")) == whole);
+  REQUIRE(leftovers(folder.path()) == 0);
 }
 
 TEST_CASE("prepare and train from the prepared file learns the same", "[e2e]") {
