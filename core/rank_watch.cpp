@@ -39,7 +39,7 @@ struct RankWatch::Seen {
 };
 
 RankWatch::RankWatch(int rank, std::vector<WatchedRank> ranks, std::function<void()> refresh)
-    : rank_(rank), ranks_(std::move(ranks)), refresh_(std::move(refresh)) {
+    : rank_(rank), launcher_(getppid()), ranks_(std::move(ranks)), refresh_(std::move(refresh)) {
   ranks_[static_cast<size_t>(rank)].status->process.store(getpid());
   thread_ = std::thread([this] { watch(); });
 }
@@ -63,6 +63,7 @@ void RankWatch::watch() {
         const std::string loss = loss_of(seen[static_cast<size_t>(rank)], rank);
         if (!loss.empty()) end(loss, seen);
       }
+      if (getppid() != launcher_) end(join_message("the launcher (process ", launcher_, ") has died"), seen);
       const std::string standstill = standstill_of(seen);
       if (!standstill.empty()) end(standstill, seen);
     }

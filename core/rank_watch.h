@@ -1,6 +1,6 @@
 // The watch of a rank over the others: a thread that ends this process, with one line that says which rank was where,
-// when a rank has died, has failed, or has not moved for too long. It needs nothing of the main thread, which may be
-// computing, waiting in a collective or stuck itself.
+// when a rank or the launcher has died, when a rank has failed or has not moved for too long. It needs nothing of the
+// main thread, which may be computing, waiting in a collective or stuck itself.
 #pragma once
 
 #include <atomic>
@@ -46,6 +46,7 @@ class RankWatch {
   [[noreturn]] void end(const std::string& reason, const std::vector<Seen>& seen) const;
 
   int rank_;
+  int launcher_;  // the process that started this one
   std::vector<WatchedRank> ranks_;
   std::function<void()> refresh_;
   std::atomic<double> timeout_{kTimeoutSeconds};

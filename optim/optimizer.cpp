@@ -20,10 +20,16 @@ std::vector<std::string> slot_names(const std::string& optimizer) {
 }  // namespace
 
 Optimizer::Optimizer(const OptimizerConfig& config, const ParameterStore& store)
-    : Optimizer(config, store, {{0, store.size()}}) {}
+    : Optimizer(config, store, {{0, store.size()}}) {
+  in_slices_ = false;
+}
 
 Optimizer::Optimizer(const OptimizerConfig& config, const ParameterStore& store, std::vector<FlatRange> owned)
-    : config_(config), store_(&store), owned_(std::move(owned)), slot_names_(slot_names(config.name)) {
+    : config_(config),
+      store_(&store),
+      owned_(std::move(owned)),
+      slot_names_(slot_names(config.name)),
+      in_slices_(true) {
   const std::vector<ParameterInfo>& infos = store.infos();
   for (size_t index = 0; index < infos.size(); ++index) {
     // Padding belongs to the parameter before it: it is zero, has zero gradient, and stays zero.
@@ -79,7 +85,7 @@ double Optimizer::gradient_norm(Device& device, Communicator& communicator, doub
         SumOfSquares{.x = store_->gradients().slice(range.begin, range.size()),
                      .partials = Vector<double>(square_sums_.data() + range.begin / kSumOfSquaresBlock, blocks)});
   }
-  if (owned_size_ < store_->size()) {
+  if (in_slices_) {
     communicator.all_reduce_sum(Vector<double>(square_sums_.data(), static_cast<int64_t>(square_sums_.size())));
   }
   double sum = 0;

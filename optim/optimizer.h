@@ -20,6 +20,7 @@ class Optimizer {
   // State for all parameters, zero.
   Optimizer(const OptimizerConfig& config, const ParameterStore& store);
   // State for `owned` ranges of the flat buffers alone: ascending, each beginning at a multiple of kShareBlock.
+  // It is one of several slices, even where the ranges are all there are.
   Optimizer(const OptimizerConfig& config, const ParameterStore& store, std::vector<FlatRange> owned);
 
   // The number of steps taken, which Adam's bias correction counts; set on resume.
@@ -64,6 +65,7 @@ class Optimizer {
   std::vector<std::string> slot_names_;
   std::vector<HostBlock> slot_blocks_;
   std::vector<double> square_sums_;
+  bool in_slices_;  // the same on all ranks, also where one of them owns everything
   int64_t owned_size_ = 0;
   int64_t steps_ = 0;
 };

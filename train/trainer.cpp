@@ -104,8 +104,8 @@ TrainingStep::TrainingStep(Device& device, Communicator& communicator, ModelInst
       total_steps_(total_steps),
       sharded_(config.optimizer.sharded && communicator.size() > 1),
       sync_(communicator, instance.gradients(), instance.parameters(), sharded_),
-      optimizer_(config.optimizer, instance.parameters(),
-                 sharded_ ? sync_.shares() : std::vector<FlatRange>{{0, instance.parameters().size()}}) {
+      optimizer_(sharded_ ? Optimizer(config.optimizer, instance.parameters(), sync_.shares())
+                          : Optimizer(config.optimizer, instance.parameters())) {
   for (int shards = shard_plan(config.training, communicator).local_shards; shards > 1; shards /= 2) {
     Partial partial;
     partial.gradient = HostBlock(instance.parameters().size() * static_cast<int64_t>(sizeof(float)));

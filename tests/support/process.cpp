@@ -75,6 +75,16 @@ bool Process::running() {
   return !ended_;
 }
 
+std::vector<pid_t> Process::children(const std::string& program) const {
+  std::vector<pid_t> found;
+  std::ifstream list(join_message("/proc/", pid_, "/task/", pid_, "/children"));
+  for (pid_t child = 0; list >> child;) {
+    std::error_code error;
+    if (std::filesystem::read_symlink(join_message("/proc/", child, "/exe"), error) == program) found.push_back(child);
+  }
+  return found;
+}
+
 std::string Process::error_so_far() const {
   return std::filesystem::exists(output_ / "error") ? read_text(output_ / "error") : std::string();
 }

@@ -28,6 +28,9 @@ class Process {
 
   void signal(int number);
   bool running();
+  pid_t id() const { return pid_; }
+  // The processes it has started that run this program file, oldest first.
+  std::vector<pid_t> children(const std::string& program) const;
   // What it has written to standard error so far.
   std::string error_so_far() const;
   ProcessResult wait();

@@ -155,6 +155,18 @@ TEST_CASE("an optimizer's state in slices gives the bits of a whole one, in less
   }
 }
 
+TEST_CASE("a model of fewer blocks than ranks, where one rank owns everything, trains in slices, too", "[ranks]") {
+  Config whole = config_of(false, false), sliced = config_of(false, true);
+  whole.model.hidden_size = sliced.model.hidden_size = 4;
+  const std::vector<Outcome> expected = train_in(3, whole), outcomes = train_in(3, sliced);
+  int owners = 0;
+  for (const Outcome& outcome : outcomes) {
+    REQUIRE(outcome == expected.front());
+    owners += outcome.state_bytes > 0;
+  }
+  REQUIRE(owners == 1);
+}
+
 TEST_CASE("a rank that fails in a step ends the others", "[ranks]") {
   const Config config = config_of(false, false);
   const History history;
