@@ -154,7 +154,9 @@ struct DataConfig {
                  .is_path = true});
     visit.field("format", format,
                 {.help = "csv: a table with any columns; inter: RecBole's typed table; sequences: `user item item ...` "
-                         "a line, oldest first; prepared: one file that `itemloom prepare` wrote.",
+                         "a line, oldest first; prepared: what `itemloom prepare` wrote; several files are shards of "
+                         "one data set, in "
+                         "which equal ids are the same user and item.",
                  .choices = {"csv", "inter", "sequences", "prepared"}});
     visit.group("columns", columns, {.help = "Where things are in a row.", .active = table, .active_when = when_table});
     visit.group("csv", csv,

@@ -1,6 +1,7 @@
 #include "data/interactions.h"
 
 #include <algorithm>
+#include <memory>
 #include <numeric>
 #include <utility>
 
@@ -50,6 +51,13 @@ bool drop_rows(InteractionLog& log, int64_t users, int64_t items) {
   return dropped;
 }
 
+struct Sequences {
+  std::vector<int64_t> offsets;     // (sequences + 1)
+  std::vector<int32_t> items;       // (interactions)
+  std::vector<int64_t> timestamps;  // (interactions) or empty
+  std::vector<int32_t> baskets;     // (interactions) or empty
+};
+
 // Moves `column` into sequence order: places[s] is where the next row of sequence s goes.
 template <class T>
 std::vector<T> scatter(std::vector<T>& column, const std::vector<int32_t>& sequence, std::vector<int64_t> places) {
@@ -67,7 +75,9 @@ void permute(std::vector<T>& values, int64_t begin, const std::vector<int64_t>& 
   std::copy(scratch.begin(), scratch.end(), values.begin() + begin);
 }
 
-void sort_by_time(Sequences& sequences) {
+// Returns how many interactions have the time of the one before them.
+int64_t sort_by_time(Sequences& sequences) {
+  int64_t ties = 0;
   std::vector<int64_t>& times = sequences.timestamps;
   std::vector<int64_t> order, times_scratch;
   std::vector<int32_t> scratch;
@@ -81,8 +91,47 @@ void sort_by_time(Sequences& sequences) {
       permute(sequences.baskets, begin, order, scratch);
       permute(times, begin, order, times_scratch);
     }
-    for (int64_t i = begin + 1; i < end; ++i) sequences.ties += times[i] == times[i - 1];
+    for (int64_t i = begin + 1; i < end; ++i) ties += times[i] == times[i - 1];
   }
+  return ties;
+}
+
+// Numbers the baskets anew, as they come: filters may have left gaps.
+void renumber_baskets(std::vector<int32_t>& baskets) {
+  if (baskets.empty()) return;
+  std::vector<int32_t> numbers(static_cast<size_t>(*std::max_element(baskets.begin(), baskets.end())) + 1, -1);
+  int32_t next = 0;
+  for (int32_t& basket : baskets) {
+    if (numbers[basket] < 0) numbers[basket] = next++;
+    basket = numbers[basket];
+  }
+}
+
+// Takes the log's columns, and frees each as soon as it is done with.
+Sequences group_by_sequence(InteractionLog& log) {
+  Sequences sequences;
+  sequences.offsets.assign(static_cast<size_t>(log.sequences.size()) + 1, 0);
+  for (int32_t sequence : log.sequence) ++sequences.offsets[sequence + 1];
+  std::partial_sum(sequences.offsets.begin(), sequences.offsets.end(), sequences.offsets.begin());
+  sequences.items = scatter(log.item, log.sequence, sequences.offsets);
+  sequences.timestamps = scatter(log.time, log.sequence, sequences.offsets);
+  sequences.baskets = scatter(log.basket, log.sequence, sequences.offsets);
+  std::vector<int32_t>().swap(log.sequence);
+  return sequences;
+}
+
+// Hands the vectors over to the dataset.
+void own_sequences(Dataset& dataset, Sequences&& sequences) {
+  const auto owned = std::make_shared<Sequences>(std::move(sequences));
+  const auto view = [](const auto& vector) {
+    using Element = typename std::remove_cvref_t<decltype(vector)>::value_type;
+    return vector.empty() ? Vector<const Element>::none() : Vector<const Element>(vector.data(), vector.size());
+  };
+  dataset.offsets = view(owned->offsets);
+  dataset.items = view(owned->items);
+  dataset.timestamps = view(owned->timestamps);
+  dataset.baskets = view(owned->baskets);
+  dataset.storage = owned;
 }
 
 }  // namespace
@@ -194,24 +243,22 @@ RuleReport drop_to_k_core(InteractionLog& log, int64_t users, int64_t items) {
   return report;
 }
 
-Sequences make_sequences(InteractionLog& log) {
-  Sequences sequences;
-  sequences.offsets.assign(static_cast<size_t>(log.sequences.size()) + 1, 0);
-  for (int32_t sequence : log.sequence) ++sequences.offsets[sequence + 1];
-  std::partial_sum(sequences.offsets.begin(), sequences.offsets.end(), sequences.offsets.begin());
-  sequences.items = scatter(log.item, log.sequence, sequences.offsets);
-  sequences.timestamps = scatter(log.time, log.sequence, sequences.offsets);
-  sequences.baskets = scatter(log.basket, log.sequence, sequences.offsets);
-  std::vector<int32_t>().swap(log.sequence);
-  if (!sequences.timestamps.empty()) sort_by_time(sequences);
-  // Baskets are numbered anew, as they come: k_core may have left gaps.
-  std::vector<int32_t> numbers(static_cast<size_t>(log.baskets.size()), -1);
-  int32_t next = 0;
-  for (int32_t& basket : sequences.baskets) {
-    if (numbers[basket] < 0) numbers[basket] = next++;
-    basket = numbers[basket];
-  }
-  return sequences;
+Dataset make_dataset(InteractionLog& log, const std::string& sequence_by, const std::string& timestamp_unit,
+                     int64_t& ties) {
+  Sequences sequences = group_by_sequence(log);
+  ties = sequences.timestamps.empty() ? 0 : sort_by_time(sequences);
+  renumber_baskets(sequences.baskets);
+  Dataset dataset;
+  own_sequences(dataset, std::move(sequences));
+  dataset.sequence_ids = std::move(log.sequences);
+  dataset.item_ids = std::move(log.items);
+  dataset.titles = std::move(log.titles);
+  dataset.item_counts.resize(static_cast<size_t>(dataset.item_ids.size()));
+  for (int32_t item : dataset.items) ++dataset.item_counts[item];
+  dataset.sequence_by = sequence_by;
+  if (dataset.timestamps) dataset.timestamp_unit = timestamp_unit;
+  dataset.hash = content_hash(dataset);
+  return dataset;
 }
 
 }  // namespace itemloom

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "data/config.h"
+#include "data/dataset.h"
 #include "data/filters.h"
 #include "data/readers.h"
 #include "data/timestamp.h"
@@ -57,16 +58,10 @@ class InteractionCollector {
 // many. What is left is renumbered in the same order.
 RuleReport drop_to_k_core(InteractionLog& log, int64_t users, int64_t items);
 
-// Interactions by sequence, each sequence in time order; equal times keep the order of the files.
-struct Sequences {
-  std::vector<int64_t> offsets;     // (sequences + 1)
-  std::vector<int32_t> items;       // (interactions)
-  std::vector<int64_t> timestamps;  // (interactions) or empty
-  std::vector<int32_t> baskets;     // (interactions) or empty
-  int64_t ties = 0;                 // interactions with the time of the one before them in their sequence
-};
-
-// Takes the log's columns (and frees them); its vocabularies and titles stay.
-Sequences make_sequences(InteractionLog& log);
+// The dataset of these interactions, but for its provenance: by sequence, each sequence in time order, where equal
+// times keep the order of the log. Takes all that the log holds. `ties` becomes the number of interactions with the
+// time of the one before them in their sequence.
+Dataset make_dataset(InteractionLog& log, const std::string& sequence_by, const std::string& timestamp_unit,
+                     int64_t& ties);
 
 }  // namespace itemloom

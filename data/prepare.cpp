@@ -10,6 +10,7 @@
 #include "core/files.h"
 #include "data/filters.h"
 #include "data/interactions.h"
+#include "data/merge.h"
 #include "data/readers.h"
 #include "data/report.h"
 #include "data/text.h"
@@ -71,28 +72,19 @@ InteractionLog read_interactions(const DataConfig& config, RowFilters& filters, 
        "); look at data.filters");
 }
 
-// Hands the vectors over to the dataset.
-void own_sequences(Dataset& dataset, Sequences&& sequences) {
-  const auto owned = std::make_shared<Sequences>(std::move(sequences));
-  const auto view = [](const auto& vector) {
-    using Element = typename std::remove_cvref_t<decltype(vector)>::value_type;
-    return vector.empty() ? Vector<const Element>::none() : Vector<const Element>(vector.data(), vector.size());
-  };
-  dataset.offsets = view(owned->offsets);
-  dataset.items = view(owned->items);
-  dataset.timestamps = view(owned->timestamps);
-  dataset.baskets = view(owned->baskets);
-  dataset.storage = owned;
+// Every file is looked for before the first one is read.
+Dataset load_prepared(const std::vector<std::string>& files) {
+  for (const std::string& file : files) check_readable_file(file);
+  if (files.size() == 1) return load_dataset(files[0]);
+  std::vector<Dataset> shards;
+  for (const std::string& file : files) shards.push_back(load_dataset(file));
+  return merge_datasets(shards, files);
 }
 
 }  // namespace
 
 Dataset prepare(const DataConfig& config) {
-  if (config.format == "prepared") {
-    CHECK(config.files.size() == 1, "data.files names ", config.files.size(),
-          " files, but the format \"prepared\" takes one");
-    return load_dataset(config.files[0]);
-  }
+  if (config.format == "prepared") return load_prepared(config.files);
   PreparationCounts counts;
   BadRows bad_rows(config.on_bad_row);
   RowFilters filters(config.filters);
@@ -103,21 +95,13 @@ Dataset prepare(const DataConfig& config) {
   }
   if (log.size() == 0) fail_nothing_left(counts, bad_rows);
 
-  Dataset dataset;
-  Sequences sequences = make_sequences(log);
-  counts.ties = sequences.ties;
-  own_sequences(dataset, std::move(sequences));
-  dataset.sequence_ids = std::move(log.sequences);
-  dataset.item_ids = std::move(log.items);
-  dataset.titles = std::move(log.titles);
-  dataset.item_counts.resize(static_cast<size_t>(dataset.item_ids.size()));
-  for (int32_t item : dataset.items) ++dataset.item_counts[item];
-  dataset.sequence_by = config.format == "sequences" ? "user" : config.sequence_by;
-  if (dataset.timestamps) dataset.timestamp_unit = log.scale.unit();
-  dataset.hash = content_hash(dataset);
+  counts.bad_rows = bad_rows.count();
+  counts.bad_rows_shown = bad_rows.shown();
+  const std::string sequence_by = config.format == "sequences" ? "user" : config.sequence_by;
+  Dataset dataset = make_dataset(log, sequence_by, log.scale.unit(), counts.ties);
   dataset.sources = describe_sources(config);
   dataset.config = describe_config(config);
-  dataset.report = make_report(dataset, counts, bad_rows).dump();
+  dataset.report = make_report(dataset, counts).dump();
   return dataset;
 }
 

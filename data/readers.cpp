@@ -12,7 +12,6 @@
 namespace itemloom {
 namespace {
 
-constexpr size_t kShownBadRows = 5;
 constexpr int64_t kAbsent = -1;
 
 std::string listed(const std::vector<std::string>& names) {
@@ -174,7 +173,7 @@ bool Header::has(const std::string& column) const {
 }
 
 void BadRows::add(const std::string& path, int64_t line, std::string_view reason) {
-  if (shown_.size() < kShownBadRows) shown_.push_back(join_message(path, ":", line, ": ", reason));
+  if (shown_.size() < kShown) shown_.push_back(join_message(path, ":", line, ": ", reason));
   ++count_;
 }
 

@@ -33,6 +33,8 @@ struct Header {
 // Rows that cannot be read: all are counted, the first five are shown.
 class BadRows {
  public:
+  static constexpr size_t kShown = 5;
+
   explicit BadRows(const std::string& on_bad_row) : skip_(on_bad_row == "skip") {}
 
   void add(const std::string& path, int64_t line, std::string_view reason);

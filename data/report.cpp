@@ -52,8 +52,8 @@ std::string short_number(double value) {
 
 }  // namespace
 
-Json make_report(const Dataset& dataset, const PreparationCounts& counts, const BadRows& bad_rows) {
-  Json report = {{"rows", counts.rows}, {"bad_rows", {{"count", bad_rows.count()}, {"shown", bad_rows.shown()}}}};
+Json make_report(const Dataset& dataset, const PreparationCounts& counts) {
+  Json report = {{"rows", counts.rows}, {"bad_rows", {{"count", counts.bad_rows}, {"shown", counts.bad_rows_shown}}}};
   report["rules"] = Json::array();
   for (const RuleReport& rule : counts.rules) {
     Json json = {{"rule", rule.rule}, {"reason", rule.reason}, {"rows", rule.rows}};

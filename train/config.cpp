@@ -80,10 +80,7 @@ void validate_data(const DataConfig& data) {
   CHECK(!data.files.empty(), "data.files is empty; name at least one file");
   for (const std::string& file : data.files) CHECK(!file.empty(), "data.files: a name is empty");
   if (data.format == "csv" || data.format == "inter") validate_columns(data);
-  if (data.format == "prepared") {
-    CHECK(data.files.size() == 1, "data.files has ", data.files.size(),
-          " files, but data.format is prepared, which is one file");
-  } else {
+  if (data.format != "prepared") {
     for (size_t i = 0; i < data.filters.size(); ++i)
       validate_filter(data, data.filters[i], join_message("data.filters[", i, "]"));
     const TitlesConfig& titles = data.titles;

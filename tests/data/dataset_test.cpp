@@ -99,8 +99,6 @@ TEST_CASE("a dataset file gives back what was saved", "[data]") {
   prepared.format = "prepared";
   prepared.files = {path};
   REQUIRE(prepare(prepared).hash == saved.hash);
-  prepared.files.push_back(path);
-  REQUIRE_THROWS_WITH(prepare(prepared), "data.files names 2 files, but the format \"prepared\" takes one");
 
   // A copy keeps the mapping alive.
   Dataset copy;

@@ -276,4 +276,36 @@ TEST_CASE("prepare and train from the prepared file learns the same", "[e2e]") {
   for (size_t index = 0; index < first.size(); ++index) REQUIRE(first[index].at("loss") == second[index].at("loss"));
 }
 
+TEST_CASE("two shards train as the whole does, and are kept in the run's folder", "[e2e]") {
+  test::TemporaryFolder folder;
+  write_small_run(folder);
+  trained(folder, "whole");
+  const std::string text = test::read_text(folder.path("sequences.txt"));
+  const size_t middle = text.find("u60 ");
+  const std::string parts[] = {text.substr(0, middle), text.substr(middle)};
+  for (const int part : {0, 1}) {
+    test::write_text(folder.path("sequences.txt"), parts[part]);
+    const std::string out = folder.path("part" + std::to_string(part) + ".h5");
+    REQUIRE(itemloom({"prepare", folder.path("config.json"), "--out", out}).exit_code == 0);
+  }
+  const std::string config = R"({
+    "data": {"files": ["part0.h5", "part1.h5"], "format": "prepared", "max_length": 12},
+    "model": {"hidden_size": 16, "layers": 2, "heads": 2},
+    "training": {"epochs": 4, "batch_size": 32, "micro_batch_tokens": 200}
+  })";
+  test::write_text(folder.path("config.json"), config);
+  trained(folder, "shards");
+  const auto first = json_lines(folder.path("whole/metrics.jsonl"));
+  const auto second = json_lines(folder.path("shards/metrics.jsonl"));
+  REQUIRE(first.size() == second.size());
+  for (size_t index = 0; index < first.size(); ++index) REQUIRE(first[index].at("loss") == second[index].at("loss"));
+
+  std::filesystem::remove(folder.path("part1.h5"));
+  REQUIRE(json_answer({"evaluate", "--run", folder.path("shards"), "--json"}).at("cases") == 120);
+  const test::ProcessResult missing = itemloom({"train", folder.path("config.json"), "--run", folder.path("missing")});
+  REQUIRE(missing.exit_code == 1);
+  REQUIRE(missing.error.find("part1.h5: No such file or directory") != std::string::npos);
+  REQUIRE(!std::filesystem::exists(folder.path("missing")));
+}
+
 }  // namespace itemloom
