@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "core/check.h"
+#include "core/host.h"
 #include "core/rank_watch.h"
 #include "core/shared_memory_group.h"
 
@@ -212,12 +213,6 @@ class MessageCommunicator : public Communicator {
   MPI_Comm communicator_;
   int local_rank_, local_size_;
 };
-
-std::string host_name() {
-  char name[256] = "";
-  gethostname(name, sizeof name - 1);
-  return name;
-}
 
 }  // namespace
 

@@ -80,6 +80,7 @@ int run_verb(int argc, char** argv, const itemloom::Ranks& ranks) {
   itemloom::add_recommend_command(app);
   itemloom::add_inspect_command(app);
   itemloom::add_config_command(app);
+  itemloom::add_doctor_command(app, ranks);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -4,15 +4,12 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#include <sched.h>
-#include <unistd.h>
-#include <cerrno>
-
 #include <algorithm>
-#include <cstring>
+#include <cerrno>
 #include <filesystem>
 
 #include "core/files.h"
+#include "core/host.h"
 #include "core/parallel.h"
 #include "data/prepare.h"
 
@@ -77,16 +74,17 @@ Dataset run_dataset(const RunFolder& folder, const DataConfig& config) {
   return prepare(config);
 }
 
-void use_threads(const TrainingConfig& config, Communicator& communicator) {
-  cpu_set_t mine;
-  CHECK(sched_getaffinity(0, sizeof mine, &mine) == 0, "sched_getaffinity: ", std::strerror(errno));
-  char host[256] = "";
-  gethostname(host, sizeof host - 1);
-  const std::string place = std::string(host) + '\n' + std::string(reinterpret_cast<const char*>(&mine), sizeof mine);
+int threads_for(const TrainingConfig& config, Communicator& communicator) {
+  const std::vector<int> processors = allowed_processors();
+  const std::string place = host_name() + '\n' + to_ranges(processors);
   const std::vector<std::string> places = communicator.all_gather_text(place);
   const auto sharing = std::count(places.begin(), places.end(), place);
-  const int threads = std::max(1, CPU_COUNT(&mine) / static_cast<int>(sharing));
-  set_thread_count(config.threads > 0 ? static_cast<int>(config.threads) : threads);
+  const int threads = std::max(1, static_cast<int>(processors.size()) / static_cast<int>(sharing));
+  return config.threads > 0 ? static_cast<int>(config.threads) : threads;
+}
+
+void use_threads(const TrainingConfig& config, Communicator& communicator) {
+  set_thread_count(threads_for(config, communicator));
 }
 
 void use_threads(const TrainingConfig& config) {

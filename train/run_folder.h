@@ -90,8 +90,11 @@ struct OpenedRun {
 // Throws Error when the folder holds no run or no checkpoint, and when the dataset is not the one that was trained on.
 std::unique_ptr<OpenedRun> open_run(const std::string& folder);
 
-// Sets the pool to the number of threads the config asks for. 0: one for each processor that this process may run on,
-// shared among the ranks that may run on the same ones. A collective.
+// The number of threads the config asks for. 0: one for each processor that this process may run on, shared among the
+// ranks that may run on the same ones. A collective.
+int threads_for(const TrainingConfig& config, Communicator& communicator);
+
+// Sets the pool to it. A collective.
 void use_threads(const TrainingConfig& config, Communicator& communicator);
 void use_threads(const TrainingConfig& config);
 

@@ -18,6 +18,7 @@ struct Ranks {
 void add_prepare_command(CLI::App& app);
 void add_train_command(CLI::App& app, const Ranks& ranks);
 void add_evaluate_command(CLI::App& app, const Ranks& ranks);
+void add_doctor_command(CLI::App& app, const Ranks& ranks);
 void add_export_command(CLI::App& app);
 void add_neighbors_command(CLI::App& app);
 void add_associate_command(CLI::App& app);
