@@ -31,6 +31,12 @@ std::string folder_of(const std::string& path) {
   return parent.empty() ? "." : parent;
 }
 
+constexpr std::string_view kMark = ".tmp-";
+
+std::string aside_path_of(const std::string& path) {
+  return join_message(path, kMark, getpid());
+}
+
 bool is_folder(const std::string& path) {
   struct stat status;
   return stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
@@ -87,8 +93,6 @@ void for_each_piece(const std::string& path, const Use& use) {
   while (const size_t count = file.read(buffer.data(), buffer.size())) use(buffer.data(), count);
 }
 
-constexpr std::string_view kMark = ".tmp-";
-
 // The process that writes or has written a temporary of this name; 0 when it is no temporary's name.
 pid_t writer_of(const std::string& name) {
   const size_t mark = name.rfind(kMark);
@@ -113,7 +117,7 @@ void remove_leftovers_of(const std::string& path) {
 
 }  // namespace
 
-AsideFile::AsideFile(const std::string& path) : path_(path), aside_path_(join_message(path, kMark, getpid())) {
+AsideFile::AsideFile(const std::string& path) : path_(path), aside_path_(aside_path_of(path)) {
   CHECK(!path.empty(), "a file to write has an empty name");
   CHECK(!is_folder(path), "cannot write ", path, ": it is a folder, a file name was expected");
   const std::string folder = folder_of(path);
@@ -177,6 +181,28 @@ void write_whole_file(const std::string& path, std::string_view bytes) {
   AsideFile file(path);
   file.write(bytes);
   file.commit();
+}
+
+void link_or_copy_file(const std::string& from, const std::string& to) {
+  const std::string aside = aside_path_of(to);
+  unlink(aside.c_str());
+  if (linkat(AT_FDCWD, from.c_str(), AT_FDCWD, aside.c_str(), AT_SYMLINK_FOLLOW) != 0) {
+    AsideFile copy(to);
+    for_each_piece(from, [&](const char* data, size_t count) { copy.write(std::string_view(data, count)); });
+    copy.commit();
+    return;
+  }
+  const int error = rename(aside.c_str(), to.c_str()) == 0 ? 0 : errno;
+  // When both were names of one file already, rename has left both.
+  unlink(aside.c_str());
+  if (error != 0) fail_to_write(to, error);
+  flush_folder(to);
+}
+
+void remove_file(const std::string& path) {
+  std::error_code error;
+  std::filesystem::remove(path, error);
+  CHECK(!error, "cannot remove ", path, ": ", error.message());
 }
 
 std::string read_whole_file(const std::string& path) {

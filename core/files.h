@@ -46,6 +46,14 @@ class AsideFile {
 // Replaces or creates a file in one piece, by AsideFile.
 void write_whole_file(const std::string& path, std::string_view bytes);
 
+// Makes `to` another name of the file `from`, replacing what had that name: a hard link, or a copy where the file
+// system has none. It is on disk when this returns, and at any moment before `to` leads to what it was, or to all of
+// `from`.
+void link_or_copy_file(const std::string& from, const std::string& to);
+
+// Removes a file; one that is not there is fine.
+void remove_file(const std::string& path);
+
 // Throws for a missing or unreadable file and for a folder.
 std::string read_whole_file(const std::string& path);
 

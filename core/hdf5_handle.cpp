@@ -30,11 +30,9 @@ herr_t collect_reason(unsigned /*place*/, const H5E_error2_t* entry, void* resul
 }  // namespace
 
 Hdf5Lock::Hdf5Lock() : lock_(hdf5_mutex()) {
-  static const bool prepared = [] {
-    H5dont_atexit();
-    return H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0;
-  }();
-  CHECK(prepared, "the HDF5 library does not start");
+  static const bool stays = H5dont_atexit() >= 0;
+  static thread_local const bool silent = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0;
+  CHECK(stays && silent, "the HDF5 library does not start");
 }
 
 std::string hdf5_reason() {

@@ -11,8 +11,9 @@
 
 namespace itemloom {
 
-// Holds the process's HDF5 lock. The first one also silences the library's own error printing and keeps it from tidying
-// up at exit, where it would only try again to write what could not be written before.
+// Holds the process's HDF5 lock. The first one keeps the library from tidying up at exit, where it would only try again
+// to write what could not be written before; the first one of each thread silences the library's own error printing,
+// which some builds of it have for each thread.
 class Hdf5Lock {
  public:
   Hdf5Lock();

@@ -20,12 +20,6 @@ constexpr char kKind[] = "checkpoint";
 constexpr char kParameters[] = "/parameters";
 constexpr char kOptimizer[] = "/optimizer";
 
-int64_t size_of(const NamedTensor& tensor) {
-  int64_t size = 1;
-  for (const int64_t extent : tensor.shape) size *= extent;
-  return size;
-}
-
 // A sum over values with their lengths, so that no two contents have the same bytes.
 class ContentSum {
  public:
@@ -44,7 +38,7 @@ class ContentSum {
       add(tensor->name);
       add(static_cast<int64_t>(tensor->shape.size()));
       for (const int64_t extent : tensor->shape) add(extent);
-      sum_.update(tensor->data, size_of(*tensor) * static_cast<int64_t>(sizeof(float)));
+      sum_.update(tensor->data, bytes_of(*tensor));
     }
   }
   template <class Value>
@@ -185,6 +179,12 @@ std::vector<NamedTensor> tensors_of(const ParameterStore& store, Vector<float> b
   return tensors;
 }
 
+int64_t bytes_of(const NamedTensor& tensor) {
+  int64_t bytes = sizeof(float);
+  for (const int64_t extent : tensor.shape) bytes *= extent;
+  return bytes;
+}
+
 std::string save_checkpoint(const std::string& path, const CheckpointState& state) {
   const std::string hash = content_hash(state);
   Hdf5Writer file(path, true);
@@ -212,6 +212,10 @@ std::string load_checkpoint(const std::string& path, CheckpointState& state) {
   read_tensors(*file, kOptimizer, state.optimizer_slots);
   static_cast<CheckpointEntries&>(state) = std::move(entries);
   return file->attribute<std::string>("/", "content_sha256");
+}
+
+CheckpointEntries read_checkpoint_header(const std::string& path) {
+  return read_all_entries(*open_checkpoint(path));
 }
 
 }  // namespace itemloom

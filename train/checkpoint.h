@@ -26,6 +26,8 @@ struct NamedTensor {
   float* data;
 };
 
+int64_t bytes_of(const NamedTensor& tensor);
+
 // What is neither parameters nor optimizer state.
 struct CheckpointEntries {
   std::map<std::string, std::string> texts;  // resolved config, dataset hash, model fingerprint, metrics, ...
@@ -53,5 +55,8 @@ std::string save_checkpoint(const std::string& path, const CheckpointState& stat
 // `state` is touched, when the file is missing, damaged, of another kind, when the state has a text dataset_hash and
 // the file another, or when a name or shape differs. A state without optimizer slots takes none, whatever the file has.
 std::string load_checkpoint(const std::string& path, CheckpointState& state);
+
+// The entries alone, from a file verified in the same way.
+CheckpointEntries read_checkpoint_header(const std::string& path);
 
 }  // namespace itemloom

@@ -31,6 +31,8 @@ struct TrainingConfig {
   int64_t validate_every = 1;
   EarlyStoppingConfig early_stopping;
   int64_t checkpoint_every = 1;
+  int64_t keep_last = 1;
+  int64_t keep_best = 1;
   int64_t max_skipped_steps = 10;
   bool bitwise_across_ranks = false;
   int64_t gradient_shards = 8;
@@ -66,6 +68,12 @@ struct TrainingConfig {
     visit.field(
         "checkpoint_every", checkpoint_every,
         {.help = "Epochs between two checkpoints; the last epoch has one in any case; 0: only that.", .minimum = 0});
+    visit.field("keep_last", keep_last, {.help = "How many of the newest checkpoints stay.", .minimum = 1});
+    visit.field("keep_best", keep_best,
+                {.help = "How many of the best checkpoints stay.",
+                 .minimum = 1,
+                 .active = validate_every > 0,
+                 .active_when = "training.validate_every is not 0"});
     visit.field("max_skipped_steps", max_skipped_steps,
                 {.help = "Steps in a row that may be skipped for a loss or gradient that is not finite; one more ends "
                          "the run.",

@@ -20,8 +20,8 @@ Json deciding_values(Config config) {
   const ScheduleConfig& schedule = config.optimizer.schedule;
   const bool ends_with_epochs = schedule.name != "constant" && schedule.total_steps == 0;
   if (!ends_with_epochs) values["training"].erase("epochs");
-  for (const char* key :
-       {"threads", "validate_every", "early_stopping", "checkpoint_every", "max_skipped_steps", "rank_timeout"}) {
+  for (const char* key : {"threads", "validate_every", "early_stopping", "checkpoint_every", "keep_last", "keep_best",
+                          "max_skipped_steps", "rank_timeout"}) {
     values["training"].erase(key);
   }
   values["optimizer"].erase("sharded");

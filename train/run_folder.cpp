@@ -1,6 +1,7 @@
 #include "train/run_folder.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -24,6 +25,14 @@ FolderLock::FolderLock(const std::string& folder)
 
 FolderLock::~FolderLock() {
   if (descriptor_ >= 0) close(descriptor_);
+}
+
+std::string RunFolder::kept_last_checkpoint(int64_t epoch) const {
+  return fmt::format("{}/last-epoch-{:06}.h5", kept_checkpoints(), epoch);
+}
+
+std::string RunFolder::kept_best_checkpoint(int64_t epoch) const {
+  return fmt::format("{}/best-epoch-{:06}.h5", kept_checkpoints(), epoch);
 }
 
 bool RunFolder::holds_run() const {
@@ -55,6 +64,7 @@ FolderLock RunFolder::begin(const LoadedConfig& loaded, const Dataset& dataset) 
 FolderLock RunFolder::go_on(const LoadedConfig& loaded) const {
   FolderLock lock(path_);
   remove_leftovers(path_);
+  remove_leftovers(kept_checkpoints());
   write_config(loaded);
   return lock;
 }
@@ -91,13 +101,30 @@ void use_threads(const TrainingConfig& config) {
   use_threads(config, *make_self_communicator());
 }
 
-std::unique_ptr<OpenedRun> open_run(const std::string& path) {
+namespace {
+
+// The file that `wanted` (see open_run) means.
+std::string checkpoint_of(const RunFolder& folder, const std::string& wanted) {
+  const bool named = wanted == "last" || wanted == "best";
+  if (!wanted.empty() && !named) {
+    CHECK(std::filesystem::exists(wanted), "--checkpoint: there is no file ", wanted, "; give a file, last or best");
+    return wanted;
+  }
+  const bool has_best = std::filesystem::exists(folder.best_checkpoint());
+  const bool best = wanted == "best" || (wanted.empty() && has_best);
+  const std::string file = best ? folder.best_checkpoint() : folder.last_checkpoint();
+  const bool exists = std::filesystem::exists(file);
+  CHECK(exists || !named, "--checkpoint ", wanted, ": there is no ", file, " (yet)");
+  CHECK(exists, folder.path(), " holds no checkpoint yet; let `itemloom train` finish an epoch");
+  return file;
+}
+
+}  // namespace
+
+std::unique_ptr<OpenedRun> open_run(const std::string& path, const std::string& wanted) {
   const RunFolder folder(path);
   CHECK(folder.holds_run(), path, " holds no run (there is no ", folder.config(), ")");
-  const bool best = std::filesystem::exists(folder.best_checkpoint());
-  const std::string checkpoint = best ? folder.best_checkpoint() : folder.last_checkpoint();
-  CHECK(std::filesystem::exists(checkpoint), path, " holds no checkpoint yet; let `itemloom train` finish an epoch");
-
+  const std::string checkpoint = checkpoint_of(folder, wanted);
   auto run = std::make_unique<OpenedRun>(OpenedRun{.folder = folder,
                                                    .config = load_config(folder.config(), {}).values,
                                                    .dataset = {},

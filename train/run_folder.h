@@ -5,6 +5,8 @@
 //   dataset.h5            what the raw input was prepared to (not there when the input was a prepared file)
 //   checkpoint-last.h5    everything needed to go on
 //   checkpoint-best.h5    the epoch with the best validation metric
+//   checkpoints/          the ones behind them, where training.keep_last or training.keep_best is above 1:
+//                         last-epoch-000012.h5, best-epoch-000009.h5 (epochs count from 1, as in metrics.jsonl)
 //   rank_K.log            log of rank K where there are several; the first one's goes to standard error
 //   metrics.jsonl         one object an epoch
 //   events.out.tfevents.* the same for TensorBoard
@@ -47,6 +49,9 @@ class RunFolder {
   std::string dataset() const { return path_ + "/dataset.h5"; }
   std::string last_checkpoint() const { return path_ + "/checkpoint-last.h5"; }
   std::string best_checkpoint() const { return path_ + "/checkpoint-best.h5"; }
+  std::string kept_checkpoints() const { return path_ + "/checkpoints"; }
+  std::string kept_last_checkpoint(int64_t epoch) const;
+  std::string kept_best_checkpoint(int64_t epoch) const;
   std::string metrics() const { return path_ + "/metrics.jsonl"; }
   // What a rank other than the first has to say.
   std::string rank_log(int rank) const { return path_ + "/rank_" + std::to_string(rank) + ".log"; }
@@ -74,7 +79,7 @@ bool has_own_dataset(const DataConfig& config);
 // The dataset of a run: the folder's own where it has one, else what the config names.
 Dataset run_dataset(const RunFolder& folder, const DataConfig& config);
 
-// A finished or running run, opened for questions: the best checkpoint where there is one, else the last.
+// A finished or running run, opened for questions.
 struct OpenedRun {
   RunFolder folder;
   Config config;
@@ -87,8 +92,10 @@ struct OpenedRun {
   Device device;
 };
 
-// Throws Error when the folder holds no run or no checkpoint, and when the dataset is not the one that was trained on.
-std::unique_ptr<OpenedRun> open_run(const std::string& folder);
+// `checkpoint` is "last", "best", or the path of one of the run's checkpoints; empty: the best one where there is one,
+// else the last. Throws Error when the folder holds no run or not that checkpoint, and when the dataset is not the one
+// that was trained on.
+std::unique_ptr<OpenedRun> open_run(const std::string& folder, const std::string& checkpoint = "");
 
 // The number of threads the config asks for. 0: one for each processor that this process may run on, shared among the
 // ranks that may run on the same ones. A collective.

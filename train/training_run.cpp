@@ -18,10 +18,11 @@
 #include "data/prepare.h"
 #include "data/report.h"
 #include "optim/schedule.h"
-#include "train/checkpoint.h"
+#include "train/checkpoint_writer.h"
 #include "train/config_fingerprint.h"
 #include "train/evaluate.h"
 #include "train/event_file.h"
+#include "train/kept_checkpoints.h"
 #include "train/report.h"
 #include "train/run_folder.h"
 #include "train/trainer.h"
@@ -113,19 +114,23 @@ class TrainingRun {
                   config_.optimizer.sharded),
         loader_(dataset_.items, std::move(data.windows), Masking(config_.masking, seed(), dataset_.item_count()),
                 loader_options(config_, shard_plan(config_.training, communicator))),
-        step_(device_, communicator, instance_, config_, total_steps(config_, loader_.batches(0))) {}
+        step_(device_, communicator, instance_, config_, total_steps(config_, loader_.batches(0))),
+        kept_(folder, config_.training.keep_last, config_.training.keep_best) {}
 
   void restore();
+  // On rank 0: leaves in the folder the checkpoints that are to be kept.
+  void take_over_checkpoints();
   RunOutcome run();
 
  private:
   uint64_t seed() const { return static_cast<uint64_t>(config_.training.seed); }
-  void save(const std::string& path);
+  void save(bool newest, std::optional<double> metric = {});
+  void finish_saving();
   CheckpointState checkpoint_state(std::vector<HostBlock>& slots);
   bool run_epoch(const SignalWatch& signals);
   bool take_step(const StepBatch& batch, double data_wait, bool asked_to_stop);
   void finish_epoch();
-  void validate(nlohmann::json& line);
+  double validate(nlohmann::json& line);
   nlohmann::json epoch_line();
   StepSeconds mean_seconds(const StepSeconds& mine);
   void print_run_card();
@@ -142,7 +147,9 @@ class TrainingRun {
   Loader loader_;
   TrainingStep step_;
   RunState state_;
-  std::optional<Reports> reports_;  // on rank 0
+  std::optional<Reports> reports_;  // on rank 0, as the next two are used
+  KeptCheckpoints kept_;
+  CheckpointWriter writer_;
 
   std::chrono::steady_clock::time_point epoch_start_;
   int64_t epoch_rows_ = 0, epoch_sequences_ = 0;
@@ -177,9 +184,17 @@ CheckpointState TrainingRun::checkpoint_state(std::vector<HostBlock>& slots) {
   return state;
 }
 
-// A collective: the state is gathered on rank 0, which writes it.
-void TrainingRun::save(const std::string& path) {
+// A collective: the state is gathered on rank 0, which begins to write it: as the newest checkpoint, and as one of the
+// best when its validation's metric makes it one.
+void TrainingRun::save(bool newest, std::optional<double> metric) {
   communicator_.status().enter(RankPhase::kSaving);
+  CheckpointTargets targets;
+  if (communicator_.is_first()) {
+    targets = kept_.add({.epoch = state_.epoch, .batch = state_.batch, .newest = newest, .metric = metric});
+  }
+  bool wanted = !targets.empty();
+  communicator_.broadcast(&wanted, sizeof wanted);
+  if (!wanted) return;
   std::vector<HostBlock> slots;
   CheckpointState state;
   if (communicator_.is_first()) state = checkpoint_state(slots);
@@ -189,9 +204,21 @@ void TrainingRun::save(const std::string& path) {
       std::memcpy(slots[place++].data(), values.data(), static_cast<size_t>(values.size()) * sizeof(float));
     }
   });
+  if (metric) state.numbers[KeptCheckpoints::kMetric] = *metric;
   together(communicator_, [&] {
-    if (communicator_.is_first()) save_checkpoint(path, state);
+    if (communicator_.is_first()) writer_.save(state, targets);
   });
+}
+
+// A collective: what has been saved is on disk when it returns.
+void TrainingRun::finish_saving() {
+  communicator_.status().enter(RankPhase::kSaving);
+  together(communicator_, [&] { writer_.finish(); });
+}
+
+void TrainingRun::take_over_checkpoints() {
+  writer_.save({}, kept_.find());
+  writer_.finish();
 }
 
 // A collective: rank 0 reads the checkpoint and hands it out.
@@ -257,12 +284,14 @@ bool TrainingRun::take_step(const StepBatch& batch, double data_wait, bool asked
   ++state_.skipped;
   ++state_.skipped_in_a_row;
   spdlog::warn("step {} was skipped: the loss or its gradient is not finite", state_.step);
-  CHECK(state_.skipped_in_a_row <= config_.training.max_skipped_steps, "the loss or its gradient was not finite ",
-        state_.skipped_in_a_row, " steps in a row, up to step ", state_.step, " (training.max_skipped_steps is ",
-        config_.training.max_skipped_steps, "); lower optimizer.learning_rate, or set optimizer.clip_norm. ",
-        std::filesystem::exists(folder_.last_checkpoint()) ? "The last good state is in " + folder_.last_checkpoint()
-                                                           : "No state was saved before");
-  return result.stop;
+  if (state_.skipped_in_a_row <= config_.training.max_skipped_steps) return result.stop;
+  finish_saving();
+  throw SharedError(join_message(
+      "the loss or its gradient was not finite ", state_.skipped_in_a_row, " steps in a row, up to step ", state_.step,
+      " (training.max_skipped_steps is ", config_.training.max_skipped_steps,
+      "); lower optimizer.learning_rate, or set optimizer.clip_norm. ",
+      std::filesystem::exists(folder_.last_checkpoint()) ? "The last good state is in " + folder_.last_checkpoint()
+                                                         : "No state was saved before"));
 }
 
 // Gives false when a signal ended it before its last batch.
@@ -289,7 +318,7 @@ bool TrainingRun::run_epoch(const SignalWatch& signals) {
   return true;
 }
 
-void TrainingRun::validate(nlohmann::json& line) {
+double TrainingRun::validate(nlohmann::json& line) {
   communicator_.status().enter(RankPhase::kValidating);
   const auto start = std::chrono::steady_clock::now();
   ModelScorer scorer(device_, instance_.model(), config_.data.max_length);
@@ -305,6 +334,7 @@ void TrainingRun::validate(nlohmann::json& line) {
   } else {
     ++state_.validations_since_best;
   }
+  return metric;
 }
 
 // Seconds a step, the mean over the ranks. A collective.
@@ -341,13 +371,13 @@ void TrainingRun::finish_epoch() {
   state_.loss_sum = 0;
   state_.masked = 0;
   const int64_t validate_every = config_.training.validate_every;
+  std::optional<double> metric;
   if (validate_every > 0 && (state_.epoch % validate_every == 0 || state_.epoch == config_.training.epochs)) {
-    validate(line);
-    if (state_.best_epoch == state_.epoch) save(folder_.best_checkpoint());
+    metric = validate(line);
   }
   if (reports_) reports_->epoch(line, state_.step, config_.training.epochs);
   const int64_t checkpoint_every = config_.training.checkpoint_every;
-  if (ended() || (checkpoint_every > 0 && state_.epoch % checkpoint_every == 0)) save(folder_.last_checkpoint());
+  save(ended() || (checkpoint_every > 0 && state_.epoch % checkpoint_every == 0), metric);
 }
 
 // Where the time of the steps went and what a rank needs. A collective.
@@ -380,12 +410,14 @@ RunOutcome TrainingRun::run() {
   if (communicator_.is_first()) reports_.emplace(folder_, state_);
   while (!ended()) {
     if (!run_epoch(signals)) {
-      save(folder_.last_checkpoint());
+      save(true);
+      finish_saving();
       print_run_card();
       return RunOutcome::kStopped;
     }
     finish_epoch();
   }
+  finish_saving();
   if (stopped_early()) {
     spdlog::info("stopped after epoch {}: {} is best at epoch {} ({:.5f})", state_.epoch,
                  config_.training.early_stopping.metric, state_.best_epoch, state_.best_metric);
@@ -444,7 +476,9 @@ class RunStart {
     TrainingRun run(loaded_, folder_, std::move(*data_), communicator_);
     if (has_checkpoint_) run.restore();
     together(communicator_, [&] {
-      if (resume_ && communicator_.is_first()) lock_.emplace(folder_.go_on(loaded_));
+      if (!resume_ || !communicator_.is_first()) return;
+      lock_.emplace(folder_.go_on(loaded_));
+      run.take_over_checkpoints();
     });
     if (communicator_.is_first()) {
       std::fputs(report_text(nlohmann::ordered_json::parse(report_)).c_str(), stderr);

@@ -199,5 +199,44 @@ TEST_CASE("SHA-256 agrees with the published examples, whole and in pieces", "[f
   REQUIRE(sha256_of_file(folder.path("bytes")) == sha256(bytes));
 }
 
+TEST_CASE("a file gets a second name, whatever had it before", "[files]") {
+  TemporaryFolder folder;
+  const std::string from = folder.path("from"), to = folder.path("to");
+  test::write_text(from, "content");
+  test::write_text(to, "what was there");
+  for (int time = 0; time < 2; ++time) {  // the second time both are one file already
+    link_or_copy_file(from, to);
+    REQUIRE(read_whole_file(to) == "content");
+    REQUIRE(std::filesystem::equivalent(from, to));
+    REQUIRE(entries(folder.path()) == 2);
+  }
+  // A writer that replaces one name leaves the other.
+  write_whole_file(from, "new");
+  REQUIRE(read_whole_file(to) == "content");
+
+  std::filesystem::remove(from);
+  std::filesystem::create_symlink(to, from);
+  link_or_copy_file(from, to);
+  REQUIRE(read_whole_file(to) == "content");
+  REQUIRE(!std::filesystem::is_symlink(to));
+
+  REQUIRE_THROWS_WITH(link_or_copy_file(folder.path("nothing"), to), Contains("nothing") && Contains("No such file"));
+  REQUIRE_THROWS_WITH(link_or_copy_file(to, folder.path("missing/to")), Contains("does not exist"));
+  REQUIRE(read_whole_file(to) == "content");
+  REQUIRE(entries(folder.path()) == 2);
+  remove_file(to);
+  remove_file(to);
+  REQUIRE(entries(folder.path()) == 1);
+}
+
+TEST_CASE("a file that cannot be linked is copied", "[files]") {
+  // Files of /proc are on a file system of their own, and no link leads out of one.
+  TemporaryFolder folder;
+  test::write_text(folder.path("to"), "what was there");
+  link_or_copy_file("/proc/self/cmdline", folder.path("to"));
+  REQUIRE(read_whole_file(folder.path("to")) == read_whole_file("/proc/self/cmdline"));
+  REQUIRE(entries(folder.path()) == 1);
+}
+
 }  // namespace
 }  // namespace itemloom

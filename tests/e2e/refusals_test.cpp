@@ -348,6 +348,7 @@ TEST_CASE("a full disk is one line, and nothing half written stays", "[e2e][refu
   INFO(stopped.error);
   REQUIRE(stopped.exit_code == 1);
   require_says(last_line(stopped.error), {"cannot write ", "checkpoint", "File too large"});
+  REQUIRE(stopped.error.find("HDF5-DIAG") == std::string::npos);
   for (const auto& [name, content] : contents(folder)) {
     INFO(name);
     REQUIRE(name.find(".tmp-") == std::string::npos);
@@ -518,6 +519,16 @@ TEST_CASE("damaged and foreign checkpoints and datasets are refused", "[e2e][ref
                 fs::copy_options::overwrite_existing);
   require_refused(folder, kEvaluate, {"run/checkpoint-best.h5 is an itemloom dataset, a checkpoint was expected"});
   fs::remove(folder.path("run/checkpoint-best.h5"));
+  for (const Words& answer : {Words{"evaluate"}, Words{"export", "--out", "o.h5"}, Words{"neighbors", "--item", "i1"},
+                              Words{"associate", "--item", "i1"}, Words{"recommend", "--history", "i1"}}) {
+    require_refused(folder, answer + Words{"--run", "run", "--checkpoint", "best"},
+                    {"--checkpoint best: there is no run/checkpoint-best.h5"});
+  }
+  require_refused(folder, kEvaluate + Words{"--checkpoint", "run/checkpoints/best-epoch-000009.h5"},
+                  {"--checkpoint: there is no file run/checkpoints/best-epoch-000009.h5"});
+  require_refused(folder, kEvaluate + Words{"--checkpoint", "run/dataset.h5"},
+                  {"run/dataset.h5 is an itemloom dataset, a checkpoint was expected"});
+  require_refused(folder, kEvaluate + Words{"--checkpoint", "run"}, {"run: it is a folder"});
   fs::remove(folder.path("run/checkpoint-last.h5"));
   require_refused(folder, kEvaluate, {"run holds no checkpoint yet"});
 }

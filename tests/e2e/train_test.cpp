@@ -2,15 +2,19 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 
 #include "tests/e2e/small_data.h"
 #include "tests/support/catch.h"
 #include "tests/support/kernels.h"
+#include "train/checkpoint.h"
 #include "train/run_folder.h"
 
 namespace itemloom {
@@ -53,6 +57,45 @@ int64_t leftovers(const std::string& folder) {
     count += entry.path().string().find(".tmp-") != std::string::npos;
   }
   return count;
+}
+
+// The run's checkpoints, as paths below its folder.
+std::set<std::string> checkpoints_in(const std::string& run) {
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(run)) {
+    const std::string name = std::filesystem::relative(entry.path(), run);
+    if (entry.is_regular_file() && name != "dataset.h5" && entry.path().extension() != ".json" &&
+        name.find("metrics") != 0 && name.find("events") != 0) {
+      names.insert(name);
+    }
+  }
+  return names;
+}
+
+// Which of them metrics.jsonl makes the `best` best ones, and which are the `last` newest of a finished run. The values
+// are their epochs.
+std::map<std::string, size_t> promised_checkpoints(const std::string& run, size_t last, size_t best) {
+  const auto lines = json_lines(run + "/metrics.jsonl");
+  std::vector<size_t> order(lines.size());
+  for (size_t index = 0; index < order.size(); ++index) order[index] = index + 1;
+  const auto name = [](const char* kind, size_t epoch) {
+    const std::string digits = std::to_string(epoch);
+    return std::string("checkpoints/") + kind + "-epoch-" + std::string(6 - digits.size(), '0') + digits + ".h5";
+  };
+  std::map<std::string, size_t> promised = {{"checkpoint-last.h5", order.back()}};
+  for (size_t back = 1; back < last; ++back) promised[name("last", order.back() - back)] = order.back() - back;
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return lines[a - 1]["validation"]["ndcg@10"] > lines[b - 1]["validation"]["ndcg@10"];
+  });
+  promised["checkpoint-best.h5"] = order[0];
+  for (size_t rank = 1; rank < best; ++rank) promised[name("best", order[rank])] = order[rank];
+  return promised;
+}
+
+std::set<std::string> names_of(const std::map<std::string, size_t>& promised) {
+  std::set<std::string> names;
+  for (const auto& [name, epoch] : promised) names.insert(name);
+  return names;
 }
 
 }  // namespace
@@ -306,6 +349,74 @@ TEST_CASE("two shards train as the whole does, and are kept in the run's folder"
   REQUIRE(missing.exit_code == 1);
   REQUIRE(missing.error.find("part1.h5: No such file or directory") != std::string::npos);
   REQUIRE(!std::filesystem::exists(folder.path("missing")));
+}
+
+TEST_CASE("the newest and the best checkpoints stay, through a stop too, and answer as their epochs did", "[e2e]") {
+  test::TemporaryFolder folder;
+  write_small_run(folder);
+  const std::string run = folder.path("run");
+  const std::vector<std::string> settings = {"--set", "training.epochs=30",  "--set", "training.keep_last=3",
+                                             "--set", "training.keep_best=4"};
+  std::vector<std::string> arguments = {ITEMLOOM_BINARY, "train", folder.path("config.json"), "--run", run};
+  arguments.insert(arguments.end(), settings.begin(), settings.end());
+  test::Process process(arguments);
+  while (process.running() && !std::filesystem::exists(run + "/checkpoints/last-epoch-000004.h5")) usleep(500);
+  process.signal(SIGTERM);
+  REQUIRE(process.wait().exit_code == 0);
+  REQUIRE(checkpoints_in(run).size() == 7);
+  std::vector<std::string> resume = settings;
+  resume.push_back("--resume");
+  const std::string kept = trained(folder, "run", resume);
+  const auto promised = promised_checkpoints(run, 3, 4);
+  REQUIRE(checkpoints_in(run) == names_of(promised));
+  const auto lines = json_lines(run + "/metrics.jsonl");
+  const auto validation_of = [&](const std::string& checkpoint) {
+    return json_answer(
+        {"evaluate", "--run", run, "--split", "validation", "--json", "--checkpoint", checkpoint})["metrics"];
+  };
+  for (const auto& [name, epoch] : promised) {
+    INFO(name);
+    REQUIRE(validation_of(run + "/" + name) == lines[epoch - 1]["validation"]);
+  }
+  REQUIRE(validation_of("last") == lines.back()["validation"]);
+  REQUIRE(validation_of("best") == lines[promised.at("checkpoint-best.h5") - 1]["validation"]);
+  REQUIRE(lines.back()["validation"] != lines[promised.at("checkpoints/last-epoch-000028.h5") - 1]["validation"]);
+
+  // What stays decides nothing about what is learned, and may change when the run goes on.
+  REQUIRE(trained(folder, "plain", {"--set", "training.epochs=30"}) == kept);
+  REQUIRE(checkpoints_in(folder.path("plain")) == std::set<std::string>{"checkpoint-best.h5", "checkpoint-last.h5"});
+  trained(folder, "run", {"--set", "training.epochs=30", "--set", "training.keep_best=2", "--resume"});
+  REQUIRE(checkpoints_in(run) == names_of(promised_checkpoints(run, 1, 2)));
+}
+
+TEST_CASE("a kill at any moment leaves as many good checkpoints as promised", "[e2e]") {
+  test::TemporaryFolder folder;
+  write_small_run(folder);
+  const std::vector<std::string> settings = {"--set", "training.epochs=40",  "--set", "training.keep_last=3",
+                                             "--set", "training.keep_best=2"};
+  const std::string whole = trained(folder, "whole", {"--set", "training.epochs=40"});
+  for (int round = 0; round < 5; ++round) {
+    const std::string name = "killed" + std::to_string(round), run = folder.path(name);
+    std::vector<std::string> arguments = {ITEMLOOM_BINARY, "train", folder.path("config.json"), "--run", run};
+    arguments.insert(arguments.end(), settings.begin(), settings.end());
+    test::Process process(arguments);
+    while (process.running() && !std::filesystem::exists(run + "/checkpoints/last-epoch-000003.h5")) usleep(500);
+    usleep(static_cast<useconds_t>(test::random_int(6, round, 30000)));
+    process.signal(SIGKILL);
+    process.wait();
+    std::set<int64_t> newest, best;
+    for (const std::string& file : checkpoints_in(run)) {
+      if (file.find(".tmp-") != std::string::npos) continue;
+      const int64_t epoch = read_checkpoint_header(run + "/" + file).integers.at("epoch");
+      (file.find("last") != std::string::npos ? newest : best).insert(epoch);
+    }
+    REQUIRE(newest.size() >= 3);
+    REQUIRE(best.size() >= 2);
+    std::vector<std::string> resume = settings;
+    resume.push_back("--resume");
+    REQUIRE(trained(folder, name, resume) == whole);
+    REQUIRE(checkpoints_in(run) == names_of(promised_checkpoints(run, 3, 2)));
+  }
 }
 
 }  // namespace itemloom

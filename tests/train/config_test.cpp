@@ -253,6 +253,8 @@ TEST_CASE("The fingerprint changes with what decides the parameters, and only th
   REQUIRE(!changes([](Config& c) { c.data.files = {"/other.csv"}; }));
   REQUIRE(!changes([](Config& c) { c.training.threads = 2; }));
   REQUIRE(!changes([](Config& c) { c.training.epochs = 2; }));
+  REQUIRE(!changes([](Config& c) { c.training.keep_last = 2; }));
+  REQUIRE(!changes([](Config& c) { c.training.keep_best = 2; }));
   REQUIRE(!changes([](Config& c) { c.evaluation.metrics = {"mrr"}; }));
   REQUIRE(!changes([](Config& c) { c.export_.neighbors = 2; }));
   REQUIRE(!changes([](Config& c) { c.data.titles.file = "/t"; }));

@@ -6,6 +6,12 @@
 
 namespace itemloom {
 
+void add_run_options(CLI::App* command, RunOptions& options) {
+  command->add_option("--run", options.run, "The folder of the run")->required();
+  command->add_option("--checkpoint", options.checkpoint,
+                      "best, last, or the file of a kept one; without it the best where there is one, else the last");
+}
+
 nlohmann::ordered_json item_json(const Dataset& dataset, int32_t item) {
   nlohmann::ordered_json object = {{"id", dataset.item_ids[item]}};
   if (!dataset.titles.empty()) object["title"] = dataset.title(item);

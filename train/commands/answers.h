@@ -1,12 +1,21 @@
-// How the verbs that answer print: tables for people, one JSON object for programs.
+// What the verbs that answer share: the run they ask, tables for people, one JSON object for programs.
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include "data/dataset.h"
 
 namespace itemloom {
+
+// Which run and which of its checkpoints, as open_run takes them.
+struct RunOptions {
+  std::string run, checkpoint;
+};
+
+// Adds --run and --checkpoint; `options` must outlive the command.
+void add_run_options(CLI::App* command, RunOptions& options);
 
 // {"id", "title" where known}
 nlohmann::ordered_json item_json(const Dataset& dataset, int32_t item);

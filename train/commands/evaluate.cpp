@@ -12,8 +12,8 @@
 namespace itemloom {
 namespace {
 
-struct Options {
-  std::string run, split = "test";
+struct Options : RunOptions {
+  std::string split = "test";
   bool json = false, dump = false;
 };
 
@@ -34,7 +34,7 @@ void print_table(const EvaluationResult& result) {
 
 void evaluate_run(const Options& options, const Ranks& ranks) {
   std::unique_ptr<OpenedRun> run;
-  together(ranks.communicator, [&] { run = open_run(options.run); });
+  together(ranks.communicator, [&] { run = open_run(options.run, options.checkpoint); });
   use_threads(run->config.training, ranks.communicator);
   const EvaluationCases& cases = options.split == "test" ? run->split.test : run->split.validation;
   ModelScorer model(run->device, run->instance->model(), run->config.data.max_length);
@@ -62,7 +62,7 @@ void evaluate_run(const Options& options, const Ranks& ranks) {
 void add_evaluate_command(CLI::App& app, const Ranks& ranks) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("evaluate", "Ranks held-out items against the whole catalogue");
-  command->add_option("--run", options->run, "The folder of the run")->required();
+  add_run_options(command, *options);
   command->add_option("--split", options->split, "test or validation")
       ->check(CLI::IsMember({"test", "validation"}))
       ->capture_default_str();
@@ -71,7 +71,8 @@ void add_evaluate_command(CLI::App& app, const Ranks& ranks) {
   command->footer(
       "Examples:\n"
       "  itemloom evaluate --run runs/retail\n"
-      "  itemloom evaluate --run runs/retail --split validation --json");
+      "  itemloom evaluate --run runs/retail --split validation --json\n"
+      "  itemloom evaluate --run runs/retail --checkpoint runs/retail/checkpoints/best-epoch-000040.h5");
   command->callback([options, ranks] { evaluate_run(*options, ranks); });
 }
 

@@ -4,18 +4,19 @@
 
 #include <memory>
 
+#include "train/commands/answers.h"
 #include "train/commands/commands.h"
 
 namespace itemloom {
 namespace {
 
-struct Options {
-  std::string run, out, format = "h5";
+struct Options : RunOptions {
+  std::string out, format = "h5";
   bool binary = false;
 };
 
 void export_run(const Options& options) {
-  const auto run = open_run(options.run);
+  const auto run = open_run(options.run, options.checkpoint);
   if (options.format == "h5") export_hdf5(*run, options.out);
   if (options.format == "npy") export_npy(*run, options.out);
   if (options.format == "word2vec") export_word2vec(*run, options.out, options.binary);
@@ -28,7 +29,7 @@ void export_run(const Options& options) {
 void add_export_command(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("export", "Writes item embeddings, nearest items and associations");
-  command->add_option("--run", options->run, "The folder of the run")->required();
+  add_run_options(command, *options);
   command->add_option("--out", options->out, "The file to write (npy: the folder)")->required();
   command->add_option("--format", options->format, "h5: everything; npy, word2vec, csv: the embeddings")
       ->check(CLI::IsMember({"h5", "npy", "word2vec", "csv"}))

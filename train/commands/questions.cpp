@@ -13,21 +13,21 @@
 namespace itemloom {
 namespace {
 
-struct Options {
-  std::string run, by = "cosine", seen;
+struct Options : RunOptions {
+  std::string by = "cosine", seen;
   std::vector<std::string> items;
   int64_t top = 10;
   bool json = false;
 };
 
 void add_common(CLI::App* command, Options& options) {
-  command->add_option("--run", options.run, "The folder of the run")->required();
+  add_run_options(command, options);
   command->add_option("--top", options.top, "How many to show")->check(CLI::PositiveNumber)->capture_default_str();
   command->add_flag("--json", options.json, "Answer with one JSON object");
 }
 
 void show_neighbors(const Options& options) {
-  const auto run = open_run(options.run);
+  const auto run = open_run(options.run, options.checkpoint);
   const int32_t item = run->dataset.find_item(options.items.front());
   const std::vector<int64_t> counts = training_item_counts(run->dataset, run->split);
   const auto neighbors =
@@ -49,7 +49,7 @@ void show_neighbors(const Options& options) {
 }
 
 void show_associations(const Options& options) {
-  const auto run = open_run(options.run);
+  const auto run = open_run(options.run, options.checkpoint);
   const int32_t item = run->dataset.find_item(options.items.front());
   Associations associations(*run);
   const std::vector<Association> found =
@@ -80,7 +80,7 @@ void show_associations(const Options& options) {
 }
 
 void show_recommendations(const Options& options) {
-  const auto run = open_run(options.run);
+  const auto run = open_run(options.run, options.checkpoint);
   std::vector<int32_t> history;
   for (const std::string& id : options.items) history.push_back(run->dataset.find_item(id));
   ModelScorer scorer(run->device, run->instance->model(), run->config.data.max_length);

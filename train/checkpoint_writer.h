@@ -1,0 +1,54 @@
+// Checkpoints written in the background: training goes on while a snapshot of its state is hashed, written and flushed.
+//
+// The snapshot is one more copy of parameters and optimizer state, taken when the first checkpoint is saved and kept
+// until the writer ends: with Adam a run needs about three times the parameters' bytes for it, on top of its own.
+// Reading HDF5 files meanwhile is safe (core/hdf5.h), a reader just waits while a tensor is written.
+#pragma once
+
+#include <future>
+#include <string>
+#include <vector>
+
+#include "core/memory.h"
+#include "train/checkpoint.h"
+
+namespace itemloom {
+
+// What is done with a snapshot, in this order; each step is on disk before the next one begins. Folders are made.
+struct CheckpointTargets {
+  struct Link {
+    std::string from, to;
+  };
+  std::vector<Link> links;           // files of before that get a second name, by link_or_copy_file
+  std::vector<std::string> files;    // where the snapshot is written: files of their own, so that damage to one is all
+  std::vector<std::string> removed;  // files of before that go
+
+  bool empty() const { return links.empty() && files.empty() && removed.empty(); }
+};
+
+// One write is under way at a time. What has gone wrong in it (a full disk) is thrown once, by the next save() or
+// finish(); targets not yet reached then are as before.
+class CheckpointWriter {
+ public:
+  CheckpointWriter() = default;
+  // Waits for the write under way. An error that nobody has asked for is logged.
+  ~CheckpointWriter();
+  CheckpointWriter(const CheckpointWriter&) = delete;
+  CheckpointWriter& operator=(const CheckpointWriter&) = delete;
+
+  // Waits for the write before, copies all of `state`, starts to write and returns: `state` and what it views may then
+  // change. The copy's memory is taken once, as long as the tensors' sizes stay the same.
+  void save(const CheckpointState& state, const CheckpointTargets& targets);
+  // Returns when everything is on disk. To be called before anybody is told that a state is saved.
+  void finish();
+
+ private:
+  void copy(const CheckpointState& state);
+  void write(const CheckpointTargets& targets) const;
+
+  CheckpointState snapshot_;  // its tensors are in memory_
+  HostBlock memory_;
+  std::future<void> writing_;
+};
+
+}  // namespace itemloom
