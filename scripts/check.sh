@@ -8,5 +8,8 @@ if ! command -v clang-format >/dev/null; then
 fi
 git ls-files '*.h' '*.cpp' | xargs clang-format --dry-run --Werror
 scripts/check_includes.sh
+if command -v python3 >/dev/null; then
+  python3 scripts/scaling_model.py --check
+fi
 scripts/build.sh asan
 ctest --preset asan -j "$(nproc)"
