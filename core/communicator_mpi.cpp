@@ -234,7 +234,6 @@ class MpiProcess::Implementation {
     CHECK_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
     CHECK_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank_));
     CHECK_MPI(MPI_Comm_size(MPI_COMM_WORLD, &size_));
-    connect();
     CHECK_MPI(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &local_));
     CHECK_MPI(MPI_Comm_rank(local_, &local_rank_));
     CHECK_MPI(MPI_Comm_size(local_, &local_size_));
@@ -267,25 +266,6 @@ class MpiProcess::Implementation {
   }
 
  private:
-  // Each rank greets those after it before anything else is said. Where two ranks that have not met send to each other
-  // at once, each opens a connection, one of the two is dropped, and what was sent on it may be lost: Open MPI 4.1 over
-  // TCP then hangs.
-  void connect() {
-    std::vector<MPI_Request> greetings(static_cast<size_t>(size_), MPI_REQUEST_NULL);
-    char hello = 0;
-    std::vector<char> heard(static_cast<size_t>(rank_));
-    for (int other = 0; other < size_; ++other) {
-      MPI_Request& request = greetings[static_cast<size_t>(other)];
-      if (other < rank_) {
-        char& place = heard[static_cast<size_t>(other)];
-        CHECK_MPI(MPI_Irecv(&place, 1, MPI_CHAR, other, 0, MPI_COMM_WORLD, &request));
-      } else if (other > rank_) {
-        CHECK_MPI(MPI_Isend(&hello, 1, MPI_CHAR, other, 0, MPI_COMM_WORLD, &request));
-      }
-    }
-    CHECK_MPI(MPI_Waitall(size_, greetings.data(), MPI_STATUSES_IGNORE));
-  }
-
   // A window stays until the process has finished: freeing is collective, and a rank that unwinds must not wait.
   SharedPieces allocate(int64_t bytes) {
     const std::lock_guard<std::mutex> lock(mpi_lock());

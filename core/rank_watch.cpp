@@ -119,7 +119,9 @@ std::string RankWatch::standstill_of(const std::vector<Seen>& seen) const {
     const RankStatus& status = *ranks_[static_cast<size_t>(rank)].status;
     const Seen& one = seen[static_cast<size_t>(rank)];
     const double still = seconds_since(one.last_beat);
-    if (status.phase.load() == RankPhase::kFinished || still <= timeout_.load()) continue;
+    if (status.phase.load() == RankPhase::kFinished) continue;
+    // As long as one rank moves, those that stand still may be waiting for it.
+    if (still <= timeout_.load()) return "";
     const std::tuple<bool, int64_t, bool> key = {seconds_since(one.last_round) < kResponsiveSeconds,
                                                  status.collectives.load(),
                                                  status.phase.load() == RankPhase::kReducingGradients};
