@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "core/check.h"
+#include "core/stopwatch.h"
 
 namespace itemloom {
 namespace {
@@ -20,10 +21,6 @@ constexpr int kRoundsToRefresh = 20;
 // A process whose watch has not made a round for so long is stopped or starved, and others speak in its place.
 constexpr double kResponsiveSeconds = 2;
 constexpr int kPositionsShown = 16;
-
-double seconds_since(Clock::time_point time) {
-  return std::chrono::duration<double>(Clock::now() - time).count();
-}
 
 }  // namespace
 

@@ -19,12 +19,14 @@
 #include "core/host.h"
 #include "core/memory.h"
 #include "core/parallel.h"
+#include "core/stopwatch.h"
 #include "train/run_folder.h"
 
 namespace itemloom {
 namespace {
 
 constexpr double kSecondsEach = 0.4;
+constexpr int64_t kMostExchangeBytes = *std::max_element(std::begin(kExchangeBytes), std::end(kExchangeBytes));
 
 using Json = nlohmann::json;
 
@@ -88,10 +90,6 @@ double slowest(Communicator& communicator, double seconds) {
   return *std::max_element(all.begin(), all.end());
 }
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
 // The median on the slowest rank, without the first time, which pays for pages and connections.
 double measure(Communicator& communicator, FunctionRef<void()> body) {
   const auto once = [&] {
@@ -130,10 +128,9 @@ int64_t count_wrong_sums(Communicator& communicator, ExchangeBuffer& buffer) {
 }
 
 void measure_rates(Communicator& communicator, Diagnosis& diagnosis) {
-  const int64_t largest = *std::max_element(std::begin(kExchangeBytes), std::end(kExchangeBytes));
   HostBlock copy;
-  together(communicator, [&] { copy = HostBlock(largest); });
-  const auto buffer = communicator.make_exchange_buffer(largest / static_cast<int64_t>(sizeof(float)));
+  together(communicator, [&] { copy = HostBlock(kMostExchangeBytes); });
+  const auto buffer = communicator.make_exchange_buffer(kMostExchangeBytes / static_cast<int64_t>(sizeof(float)));
   diagnosis.wrong_sums = communicator.size() > 1 ? count_wrong_sums(communicator, *buffer) : 0;
   for (const int64_t bytes : kExchangeBytes) {
     ExchangeRate rate{.bytes = bytes};
@@ -150,7 +147,7 @@ void measure_rates(Communicator& communicator, Diagnosis& diagnosis) {
 // Memory of a file system that is full ends a process without a word when it is touched.
 bool shared_memory_holds_buffers(const Diagnosis& diagnosis) {
   if (diagnosis.ranks.size() == 1 || diagnosis.transport != "shared memory") return true;
-  const int64_t needed = *std::max_element(std::begin(kExchangeBytes), std::end(kExchangeBytes)) + (1 << 20);
+  const int64_t needed = kMostExchangeBytes + (1 << 20);
   return diagnosis.ranks.front().shared_memory_free > needed * static_cast<int64_t>(diagnosis.ranks.size());
 }
 

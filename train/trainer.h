@@ -73,6 +73,9 @@ class TrainingStep {
   StepResult run(const StepBatch& batch, int64_t step, bool asked_to_stop = false);
 
   Optimizer& optimizer() { return optimizer_; }
+  const Optimizer& optimizer() const { return optimizer_; }
+  // Whether the optimizer's state is in slices over the ranks.
+  bool sharded() const { return sharded_; }
   int64_t arena_bytes() const { return arena_.reserved(); }
 
   // Collectives. The whole of each state buffer of the optimizer, laid out as the parameters, is handed to `take` in

@@ -15,6 +15,7 @@
 
 #include "core/files.h"
 #include "core/parallel.h"
+#include "core/stopwatch.h"
 #include "data/prepare.h"
 #include "data/report.h"
 #include "optim/schedule.h"
@@ -53,10 +54,6 @@ class SignalWatch {
   static constexpr std::array<int, 3> kSignals = {SIGINT, SIGTERM, SIGUSR1};
   std::array<struct sigaction, 3> before_;
 };
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 // Where a run stands; all of it is in a checkpoint.
 struct RunState {
@@ -102,6 +99,12 @@ struct Reports {
   Progress progress;
 };
 
+// State buffers of the optimizer for all parameters.
+struct WholeSlots {
+  std::vector<Optimizer::Slot> slots;
+  std::vector<HostBlock> memory;  // of slots that are put together from slices
+};
+
 class TrainingRun {
  public:
   TrainingRun(const LoadedConfig& loaded, const RunFolder& folder, TrainingData data, Communicator& communicator)
@@ -126,7 +129,8 @@ class TrainingRun {
   uint64_t seed() const { return static_cast<uint64_t>(config_.training.seed); }
   void save(bool newest, std::optional<double> metric = {});
   void finish_saving();
-  CheckpointState checkpoint_state(std::vector<HostBlock>& slots);
+  WholeSlots whole_slots() const;
+  CheckpointState checkpoint_state(const WholeSlots& whole) const;
   bool run_epoch(const SignalWatch& signals);
   bool take_step(const StepBatch& batch, double data_wait, bool asked_to_stop);
   void finish_epoch();
@@ -157,17 +161,25 @@ class TrainingRun {
   double last_learning_rate_ = 0, last_gradient_norm_ = 0;
 };
 
-// Views of all that a checkpoint holds. The optimizer's state is in `slots`, one block each.
-CheckpointState TrainingRun::checkpoint_state(std::vector<HostBlock>& slots) {
+// The optimizer's own, or, where it has slices, room for whole ones.
+WholeSlots TrainingRun::whole_slots() const {
+  WholeSlots whole{.slots = step_.optimizer().slots(), .memory = {}};
+  if (!step_.sharded()) return whole;
+  const int64_t floats = instance_.parameters().size();
+  for (Optimizer::Slot& slot : whole.slots) {
+    whole.memory.emplace_back(floats * static_cast<int64_t>(sizeof(float)));
+    slot.values = Vector<float>(reinterpret_cast<float*>(whole.memory.back().data()), floats);
+  }
+  return whole;
+}
+
+// Views of all that a checkpoint holds.
+CheckpointState TrainingRun::checkpoint_state(const WholeSlots& whole) const {
   CheckpointState state;
   const ParameterStore& parameters = instance_.parameters();
   state.parameters = tensors_of(parameters, parameters.values());
-  const std::vector<Optimizer::Slot> kept = step_.optimizer().slots();
-  slots.clear();
-  for (const Optimizer::Slot& slot : kept) {
-    slots.emplace_back(parameters.size() * static_cast<int64_t>(sizeof(float)));
-    const Vector<float> values(reinterpret_cast<float*>(slots.back().data()), parameters.size());
-    const auto tensors = tensors_of(parameters, values, config_.optimizer.name + "." + slot.name + "/");
+  for (const Optimizer::Slot& slot : whole.slots) {
+    const auto tensors = tensors_of(parameters, slot.values, config_.optimizer.name + "." + slot.name + "/");
     state.optimizer_slots.insert(state.optimizer_slots.end(), tensors.begin(), tensors.end());
   }
   state.texts = {{"config_fingerprint", config_fingerprint(config_)}, {"dataset_hash", dataset_.hash}};
@@ -195,14 +207,16 @@ void TrainingRun::save(bool newest, std::optional<double> metric) {
   bool wanted = !targets.empty();
   communicator_.broadcast(&wanted, sizeof wanted);
   if (!wanted) return;
-  std::vector<HostBlock> slots;
+  WholeSlots whole;
   CheckpointState state;
-  if (communicator_.is_first()) state = checkpoint_state(slots);
+  if (communicator_.is_first()) {
+    whole = whole_slots();
+    state = checkpoint_state(whole);
+  }
   size_t place = 0;
   step_.gather_slots([&](const std::string&, Vector<const float> values) {
-    if (communicator_.is_first()) {
-      std::memcpy(slots[place++].data(), values.data(), static_cast<size_t>(values.size()) * sizeof(float));
-    }
+    if (whole.memory.empty()) return;
+    std::memcpy(whole.memory[place++].data(), values.data(), static_cast<size_t>(values.size()) * sizeof(float));
   });
   if (metric) state.numbers[KeptCheckpoints::kMetric] = *metric;
   together(communicator_, [&] {
@@ -223,18 +237,20 @@ void TrainingRun::take_over_checkpoints() {
 
 // A collective: rank 0 reads the checkpoint and hands it out.
 void TrainingRun::restore() {
-  std::vector<HostBlock> slots;
+  WholeSlots loaded;
   CheckpointState saved;
   together(communicator_, [&] {
     if (!communicator_.is_first()) return;
-    saved = checkpoint_state(slots);
+    loaded = whole_slots();
+    saved = checkpoint_state(loaded);
     load_checkpoint(folder_.last_checkpoint(), saved);
   });
   const Vector<float> values = instance_.parameters().values();
   communicator_.broadcast(values.data(), values.size() * static_cast<int64_t>(sizeof(float)));
   size_t place = 0;
   step_.scatter_slots([&](const std::string&, Vector<float> whole) {
-    std::memcpy(whole.data(), slots[place++].data(), static_cast<size_t>(whole.size()) * sizeof(float));
+    const float* values = loaded.slots[place++].values.data();
+    std::memcpy(whole.data(), values, static_cast<size_t>(whole.size()) * sizeof(float));
   });
   const CheckpointEntries entries = unpack_entries(communicator_.all_gather_text(pack_entries(saved)).front());
   step_.optimizer().set_steps(entries.integers.at("optimizer_steps"));
