@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "core/memory.h"
@@ -78,8 +77,7 @@ class Communicator {
 
   // What the data travels by, for people: "one process", "shared memory", ...
   virtual std::string transport() const = 0;
-  // Ranks on this rank's host, and this rank's number among them.
-  virtual int local_size() const { return 1; }
+  // This rank's number among those of its host.
   virtual int local_rank() const { return 0; }
 
   // Says that this rank comes to no more collectives, because of an error: waits that are under way on other threads

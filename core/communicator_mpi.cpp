@@ -161,8 +161,8 @@ class MessageBuffer : public ExchangeBuffer {
 
 class MessageCommunicator : public Communicator {
  public:
-  MessageCommunicator(MPI_Comm communicator, int rank, int size, RankStatus* status, int local_rank, int local_size)
-      : Communicator(rank, size), communicator_(communicator), local_rank_(local_rank), local_size_(local_size) {
+  MessageCommunicator(MPI_Comm communicator, int rank, int size, RankStatus* status, int local_rank)
+      : Communicator(rank, size), communicator_(communicator), local_rank_(local_rank) {
     use_status(status);
   }
 
@@ -171,7 +171,6 @@ class MessageCommunicator : public Communicator {
   }
   std::string transport() const override { return "messages"; }
   int local_rank() const override { return local_rank_; }
-  int local_size() const override { return local_size_; }
 
  private:
   void gather_bytes(const void* mine, int64_t bytes, void* all) override {
@@ -211,7 +210,7 @@ class MessageCommunicator : public Communicator {
   void break_waits() override { has_left.store(true); }
 
   MPI_Comm communicator_;
-  int local_rank_, local_size_;
+  int local_rank_;
 };
 
 }  // namespace
@@ -303,9 +302,15 @@ class MpiProcess::Implementation {
       communicator_ =
           make_shared_memory_communicator(rank_, control, [this](int64_t bytes) { return allocate(bytes); });
     } else {
-      communicator_ = std::make_unique<MessageCommunicator>(
-          duplicate(MPI_COMM_WORLD), rank_, size_, &shared_status(control, local_rank_), local_rank_, local_size_);
+      communicator_ = std::make_unique<MessageCommunicator>(duplicate(MPI_COMM_WORLD), rank_, size_,
+                                                            &shared_status(control, local_rank_), local_rank_);
     }
+  }
+
+  // A rank's number among those of this host, or -1 when it is on another one.
+  int local_place(int rank) const {
+    const auto place = std::find(local_ranks_.begin(), local_ranks_.end(), rank);
+    return place == local_ranks_.end() ? -1 : static_cast<int>(place - local_ranks_.begin());
   }
 
   void begin_watch(const SharedPieces& control) {
@@ -313,13 +318,10 @@ class MpiProcess::Implementation {
     remote_ = std::vector<RankStatus>(static_cast<size_t>(size_));
     std::vector<WatchedRank> ranks;
     for (int rank = 0; rank < size_; ++rank) {
-      const auto place = std::find(local_ranks_.begin(), local_ranks_.end(), rank);
-      const bool local = place != local_ranks_.end();
-      RankStatus* status = local ? &shared_status(control, static_cast<int>(place - local_ranks_.begin()))
-                                 : &remote_[static_cast<size_t>(rank)];
-      ranks.push_back({.status = status, .host = hosts[static_cast<size_t>(rank)], .local = local});
+      const int place = local_place(rank);
+      RankStatus* status = place >= 0 ? &shared_status(control, place) : &remote_[static_cast<size_t>(rank)];
+      ranks.push_back({.status = status, .host = hosts[static_cast<size_t>(rank)], .local = place >= 0});
     }
-    statuses_ = ranks;
     news_communicator_ = duplicate(MPI_COMM_WORLD);
     watch_ = std::make_unique<RankWatch>(rank_, ranks, [this] { exchange_news(); });
   }
@@ -345,7 +347,7 @@ class MpiProcess::Implementation {
                own.rounds.load()};
       news_sent_.clear();
       for (int other = 0; other < size_; ++other) {
-        if (statuses_[static_cast<size_t>(other)].local) continue;
+        if (local_place(other) >= 0) continue;
         news_sent_.push_back(MPI_REQUEST_NULL);
         CHECK_MPI(MPI_Isend(&news_, sizeof news_, MPI_BYTE, other, 0, news_communicator_, &news_sent_.back()));
       }
@@ -375,7 +377,6 @@ class MpiProcess::Implementation {
   std::vector<int> local_ranks_;
   std::vector<MPI_Win> windows_;
   std::vector<RankStatus> remote_;
-  std::vector<WatchedRank> statuses_;
   News news_{};
   std::vector<MPI_Request> news_sent_;
   std::unique_ptr<Communicator> communicator_;

@@ -67,11 +67,14 @@ class Group {
   }
   SharedPieces allocate(int64_t bytes) const { return memory_(bytes); }
 
-  // Until the others have arrived as often as `number`. `arrivals(rank)` gives a rank's count.
+  // Arrives at the next meeting and returns when all others have, too. `arrivals_of(rank)` gives a rank's count,
+  // `meetings` is the number of those so far.
   template <class ArrivalsOf>
-  void wait_for_all(ArrivalsOf arrivals_of, uint32_t number) const {
+  void meet(ArrivalsOf arrivals_of, uint32_t& meetings) const {
+    arrive(arrivals_of(rank_));
+    ++meetings;
     for (int other = 0; other < size(); ++other) {
-      if (other != rank_) wait(arrivals_of(other), number);
+      if (other != rank_) wait(arrivals_of(other), meetings);
     }
   }
 
@@ -150,9 +153,7 @@ class SharedBuffer : public ExchangeBuffer {
     return reinterpret_cast<float*>(pieces_.pieces[static_cast<size_t>(rank)] + sizeof(BufferHead));
   }
   void meet() {
-    ++meetings_;
-    arrive(head(group_->rank()).arrivals);
-    group_->wait_for_all([this](int rank) -> Arrivals& { return head(rank).arrivals; }, meetings_);
+    group_->meet([this](int rank) -> Arrivals& { return head(rank).arrivals; }, meetings_);
   }
 
   std::shared_ptr<const Group> group_;
@@ -174,7 +175,6 @@ class SharedMemoryCommunicator : public Communicator {
     return std::make_unique<SharedBuffer>(group_, floats);
   }
   std::string transport() const override { return "shared memory"; }
-  int local_size() const override { return size(); }
   int local_rank() const override { return rank(); }
 
  private:
@@ -208,9 +208,7 @@ class SharedMemoryCommunicator : public Communicator {
 
   std::byte* mailbox(int rank) const { return group_->piece(rank).mailboxes[turn_]; }
   void meet() {
-    ++meetings_;
-    arrive(group_->piece(rank()).arrivals);
-    group_->wait_for_all([this](int rank) -> Arrivals& { return group_->piece(rank).arrivals; }, meetings_);
+    group_->meet([this](int rank) -> Arrivals& { return group_->piece(rank).arrivals; }, meetings_);
   }
 
   std::shared_ptr<const Group> group_;

@@ -1,20 +1,9 @@
 #include "train/training_data.h"
 
-#include <algorithm>
-
 #include "optim/schedule.h"
 #include "train/config_fingerprint.h"
 
 namespace itemloom {
-namespace {
-
-// The first rank whose text is not rank 0's, or -1.
-int first_other(const std::vector<std::string>& texts) {
-  const auto other = std::find_if(texts.begin(), texts.end(), [&](const auto& text) { return text != texts.front(); });
-  return other == texts.end() ? -1 : static_cast<int>(other - texts.begin());
-}
-
-}  // namespace
 
 TrainingData make_training_data(Dataset dataset, const DataConfig& config) {
   TrainingData data{.dataset = std::move(dataset), .split = {}, .windows = {}};
@@ -56,22 +45,23 @@ void check_plan(const Config& config, const TrainingData& data, const Communicat
 }
 
 void check_same_config(Communicator& communicator, const LoadedConfig& config) {
-  const std::vector<std::string> fingerprints = communicator.all_gather_text(config_fingerprint(config.values));
-  const std::vector<std::string> files = communicator.all_gather_text(deciding_text(config.values));
-  const int other = first_other(fingerprints);
-  if (other < 0) return;
-  throw SharedError(join_message("rank ", other, " has another config than rank 0: ",
-                                 first_deciding_difference(files.front(), files[static_cast<size_t>(other)]),
-                                 "; give all ranks the same config file and settings"));
+  const std::vector<std::string> configs = communicator.all_gather_text(deciding_text(config.values));
+  for (size_t rank = 1; rank < configs.size(); ++rank) {
+    const std::string difference = first_deciding_difference(configs.front(), configs[rank]);
+    if (difference.empty()) continue;
+    throw SharedError(join_message("rank ", rank, " has another config than rank 0: ", difference,
+                                   "; give all ranks the same config file and settings"));
+  }
 }
 
 void check_same_dataset(Communicator& communicator, const Dataset& dataset) {
   const std::vector<std::string> hashes = communicator.all_gather_text(dataset.hash);
-  const int other = first_other(hashes);
-  if (other < 0) return;
-  throw SharedError(join_message("rank ", other, " has another dataset than rank 0 (SHA-256 ",
-                                 hashes[static_cast<size_t>(other)].substr(0, 12), " there, ",
-                                 hashes.front().substr(0, 12), " on rank 0); give all ranks the same data.files"));
+  for (size_t rank = 1; rank < hashes.size(); ++rank) {
+    if (hashes[rank] == hashes.front()) continue;
+    throw SharedError(join_message("rank ", rank, " has another dataset than rank 0 (SHA-256 ",
+                                   hashes[rank].substr(0, 12), " there, ", hashes.front().substr(0, 12),
+                                   " on rank 0); give all ranks the same data.files"));
+  }
 }
 
 }  // namespace itemloom
