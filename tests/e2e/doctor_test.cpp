@@ -8,22 +8,17 @@
 
 #include "core/host.h"
 #include "tests/support/catch.h"
-#include "tests/support/process.h"
+#include "tests/support/mpirun.h"
 
 namespace itemloom {
 namespace {
 
 using test::ProcessResult;
 
-bool has_mpirun() {
-  return test::Process({"mpirun", "--version"}).wait().exit_code == 0;
-}
-
-ProcessResult doctor_in_ranks(int ranks, std::vector<std::string> arguments) {
-  std::vector<std::string> command = {"mpirun",        "--oversubscribe", "-n", std::to_string(ranks),
-                                      ITEMLOOM_BINARY, "doctor"};
+ProcessResult doctor_in_ranks(int ranks, const test::Words& arguments) {
+  test::Words command = {ITEMLOOM_BINARY, "doctor"};
   command.insert(command.end(), arguments.begin(), arguments.end());
-  return test::Process(command, "", {"OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"}).wait();
+  return test::Process(test::in_ranks(ranks, command), "", test::kRankEnvironment).wait();
 }
 
 bool says(const std::string& text, const std::string& part) {
@@ -63,10 +58,7 @@ TEST_CASE("doctor looks at one process", "[e2e]") {
 }
 
 TEST_CASE("doctor looks at two ranks", "[e2e]") {
-  if (!has_mpirun()) {
-    WARN("skipped: there is no mpirun");
-    return;
-  }
+  if (!test::has_mpirun()) return;
   const test::TemporaryFolder folder;
   const ProcessResult result = doctor_in_ranks(2, {"--json", "--run", folder.path("runs/a")});
   INFO(result.out);
@@ -105,11 +97,7 @@ TEST_CASE("doctor says that a run folder cannot be used", "[e2e]") {
     REQUIRE(!says(result.out, "no problem found"));
   };
   require_refused(test::itemloom({"doctor", "--run", run}));
-  if (has_mpirun()) {
-    require_refused(doctor_in_ranks(2, {"--run", run}));
-  } else {
-    WARN("skipped in ranks: there is no mpirun");
-  }
+  if (test::has_mpirun()) require_refused(doctor_in_ranks(2, {"--run", run}));
   if (geteuid() == 0) return;  // whom no permission stops
   std::filesystem::create_directory(folder.path("locked"));
   REQUIRE(chmod(folder.path("locked").c_str(), 0500) == 0);

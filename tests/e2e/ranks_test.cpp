@@ -9,16 +9,18 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
+#include "core/stopwatch.h"
+#include "tests/e2e/runs.h"
 #include "tests/e2e/small_data.h"
 #include "tests/support/catch.h"
+#include "tests/support/mpirun.h"
 
 namespace itemloom {
 namespace {
 
-using Words = std::vector<std::string>;
-
-const Words kEnvironment = {"OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
-                            "OMPI_MCA_rmaps_base_oversubscribe=1"};
+using test::has_mpirun;
+using test::in_ranks;
+using test::Words;
 
 Words operator+(Words words, const Words& more) {
   words.insert(words.end(), more.begin(), more.end());
@@ -42,43 +44,24 @@ class Job {
   Words train(const std::string& run, const Words& more) const {
     return Words{ITEMLOOM_BINARY, "train", path("config.json"), "--run", path(run)} + more;
   }
-  static Words in_ranks(int ranks, const Words& command) {
-    return ranks == 1 ? command : Words{"mpirun", "-n", std::to_string(ranks)} + command;
-  }
   std::unique_ptr<test::Process> start(int ranks, const std::string& run, const Words& more) const {
-    return std::make_unique<test::Process>(in_ranks(ranks, train(run, more)), "", kEnvironment);
+    return std::make_unique<test::Process>(in_ranks(ranks, train(run, more)), "", test::kRankEnvironment);
   }
-  // The hash over all that the run has learned.
-  std::string learned(const std::string& run) const {
-    const auto result = test::itemloom({"inspect", path(run) + "/checkpoint-last.h5", "--json"});
-    INFO(result.error);
-    REQUIRE(result.exit_code == 0);
-    return nlohmann::json::parse(result.out).at("content_sha256");
-  }
+  std::string learned(const std::string& run) const { return test::learned(path(run)); }
   std::string trained(int ranks, const std::string& run, const Words& more, const Words& environment = {}) const {
-    test::Process process(in_ranks(ranks, train(run, more)), "", kEnvironment + environment);
+    test::Process process(in_ranks(ranks, train(run, more)), "", test::kRankEnvironment + environment);
     const test::ProcessResult result = process.wait();
     INFO(result.error);
     REQUIRE(result.exit_code == 0);
     return learned(run);
   }
   std::vector<nlohmann::json> metrics(const std::string& run) const {
-    std::vector<nlohmann::json> lines;
-    std::istringstream text(test::read_text(path(run) + "/metrics.jsonl"));
-    for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line));
-    return lines;
+    return test::json_lines(path(run) + "/metrics.jsonl");
   }
 
  private:
   test::TemporaryFolder folder_;
 };
-
-// False, with a word why, on a machine without mpirun.
-bool has_mpirun() {
-  static const bool found = test::Process({"mpirun", "--version"}).wait().exit_code == 0;
-  if (!found) WARN("skipped: mpirun is not installed");
-  return found;
-}
 
 void wait_until(test::Process& process, const std::function<bool()>& reached) {
   while (process.running() && !reached()) usleep(2000);
@@ -87,7 +70,7 @@ void wait_until(test::Process& process, const std::function<bool()>& reached) {
 double seconds_until_end(test::Process& process, test::ProcessResult& result) {
   const auto start = std::chrono::steady_clock::now();
   result = process.wait();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return seconds_since(start);
 }
 
 // Whether a process ends within seconds; one that nobody has waited for yet has ended.
@@ -233,7 +216,7 @@ TEST_CASE("what is wrong on any rank is one line, and all ranks end", "[e2e][mpi
   if (!has_mpirun()) return;
   const Job job;
   const auto refusal = [](const Words& command) {
-    test::Process process(command, "", kEnvironment);
+    test::Process process(command, "", test::kRankEnvironment);
     const test::ProcessResult result = process.wait();
     INFO(result.error);
     REQUIRE(result.exit_code == 1);
@@ -244,7 +227,7 @@ TEST_CASE("what is wrong on any rank is one line, and all ranks end", "[e2e][mpi
     INFO(text);
     REQUIRE(text.find(part) != std::string::npos);
   };
-  const auto run = [&](int ranks, const Words& more) { return Job::in_ranks(ranks, job.train("run", more)); };
+  const auto run = [&](int ranks, const Words& more) { return in_ranks(ranks, job.train("run", more)); };
   says(refusal(run(3, settings({"training.batch_size=2"}))),
        "itemloom: training.batch_size is 2, but 3 ranks share a batch; take fewer ranks or a larger batch\n");
   says(refusal(run(3, settings({"training.bitwise_across_ranks=true"}))), "not 3\n");
@@ -275,12 +258,12 @@ TEST_CASE("what is wrong on any rank is one line, and all ranks end", "[e2e][mpi
        "itemloom: rank 1: ");
 
   job.trained(2, "good", {});
-  says(refusal(Job::in_ranks(2, job.train("good", {}))), "already holds a run");
-  says(refusal(Job::in_ranks(2, job.train("good", settings({"training.seed=3"}) + Words{"--resume"}))),
+  says(refusal(in_ranks(2, job.train("good", {}))), "already holds a run");
+  says(refusal(in_ranks(2, job.train("good", settings({"training.seed=3"}) + Words{"--resume"}))),
        "was begun with another config: training.seed is 3 here and 1 there");
   says(refusal({"mpirun", "-n", "2", ITEMLOOM_BINARY, "export", "--run", job.path("good"), "--out", job.path("e.h5")}),
        "itemloom: itemloom export works in one process; start it without mpirun\n");
-  test::Process usage({"mpirun", "-n", "2", ITEMLOOM_BINARY, "train", "--runn"}, "", kEnvironment);
+  test::Process usage({"mpirun", "-n", "2", ITEMLOOM_BINARY, "train", "--runn"}, "", test::kRankEnvironment);
   const test::ProcessResult wrong = usage.wait();
   REQUIRE(wrong.exit_code == 2);
   REQUIRE(own_lines(wrong.error) == 1);
@@ -291,10 +274,10 @@ TEST_CASE("evaluation by several ranks is that of one, to the last digit", "[e2e
   const Job job;
   job.trained(2, "run", {});
   const Words evaluate = {ITEMLOOM_BINARY, "evaluate", "--run", job.path("run"), "--json"};
-  const test::ProcessResult alone = test::Process(evaluate, "", kEnvironment).wait();
+  const test::ProcessResult alone = test::Process(evaluate, "", test::kRankEnvironment).wait();
   REQUIRE(alone.exit_code == 0);
   for (const int ranks : {2, 3}) {
-    const test::ProcessResult together = test::Process(Job::in_ranks(ranks, evaluate), "", kEnvironment).wait();
+    const test::ProcessResult together = test::Process(in_ranks(ranks, evaluate), "", test::kRankEnvironment).wait();
     INFO(together.error);
     REQUIRE(together.exit_code == 0);
     REQUIRE(nlohmann::json::parse(together.out) == nlohmann::json::parse(alone.out));

@@ -9,8 +9,6 @@
 
 namespace itemloom::test {
 
-using Words = std::vector<std::string>;
-
 // Everything below a folder: a file's content by its path, "/" for a folder.
 std::map<std::string, std::string> contents(const TemporaryFolder& folder);
 

@@ -9,8 +9,8 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <sstream>
 
+#include "tests/e2e/runs.h"
 #include "tests/e2e/small_data.h"
 #include "tests/support/catch.h"
 #include "tests/support/kernels.h"
@@ -21,25 +21,9 @@ namespace itemloom {
 namespace {
 
 using test::itemloom;
-
-nlohmann::json json_answer(const std::vector<std::string>& arguments) {
-  const test::ProcessResult result = itemloom(arguments);
-  INFO(result.error);
-  REQUIRE(result.exit_code == 0);
-  return nlohmann::json::parse(result.out);
-}
-
-std::vector<nlohmann::json> json_lines(const std::string& path) {
-  std::vector<nlohmann::json> lines;
-  std::istringstream text(test::read_text(path));
-  for (std::string line; std::getline(text, line);) lines.push_back(nlohmann::json::parse(line));
-  return lines;
-}
-
-// What a run has learned: the hash over all of its last checkpoint.
-std::string learned(const std::string& run) {
-  return json_answer({"inspect", run + "/checkpoint-last.h5", "--json"}).at("content_sha256");
-}
+using test::json_answer;
+using test::json_lines;
+using test::learned;
 
 std::string trained(const test::TemporaryFolder& folder, const std::string& name, std::vector<std::string> extra = {}) {
   std::vector<std::string> arguments = {"train", folder.path("config.json"), "--run", folder.path(name)};

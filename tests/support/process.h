@@ -9,6 +9,8 @@
 
 namespace itemloom::test {
 
+using Words = std::vector<std::string>;
+
 struct ProcessResult {
   int exit_code = -1;  // 128 + signal when it was killed
   std::string out;
