@@ -2,10 +2,13 @@
 
 #include <hwy/highway.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <string>
 
 #include "core/check.h"
+#include "core/parallel.h"
 
 namespace itemloom {
 namespace {
@@ -17,7 +20,52 @@ int64_t supported_targets() {
   return targets;
 }
 
+// Zeroed by the pool: most of what a step zeroes was written a moment ago and is still in a cache.
+constexpr int64_t kZeroBlock = int64_t{64} << 10;
+
+void zero_host(void* data, int64_t bytes) {
+  std::byte* begin = static_cast<std::byte*>(data);
+  parallel_for(block_count(bytes, kZeroBlock), [=](int64_t block) {
+    const int64_t offset = block * kZeroBlock;
+    std::memset(begin + offset, 0, static_cast<size_t>(std::min(kZeroBlock, bytes - offset)));
+  });
+}
+
 }  // namespace
+
+DeviceBlock::DeviceBlock(DeviceKind kind, int64_t bytes) : bytes_(bytes) {
+  if (kind == DeviceKind::kCpu) {
+    host_ = HostBlock(bytes);
+  } else {
+    cuda_.reset(cuda_backend::allocate(bytes));
+  }
+}
+
+Device::Device(DeviceKind kind, int ordinal) : kind_(kind) {
+  if (kind == DeviceKind::kCuda) cuda_.reset(cuda_backend::make_context(ordinal));
+}
+
+void Device::copy(const void* from, void* to, int64_t bytes, cuda_backend::Direction direction) {
+  if (bytes == 0) return;
+  if (cuda_) {
+    cuda_backend::copy(*cuda_, from, to, bytes, direction);
+  } else {
+    std::memmove(to, from, static_cast<size_t>(bytes));
+  }
+}
+
+void Device::zero(void* data, int64_t bytes) {
+  if (bytes == 0) return;
+  if (cuda_) {
+    cuda_backend::zero(*cuda_, data, bytes);
+  } else {
+    zero_host(data, bytes);
+  }
+}
+
+void Device::synchronize() {
+  if (cuda_) cuda_backend::synchronize(*cuda_);
+}
 
 void select_cpu_kernels() {
   CHECK(supported_targets() & HWY_AVX2,

@@ -2,29 +2,103 @@
 // run(device, LayerNormForward{...}) and never name a backend.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <string>
 
+#include "core/cuda/backend.h"
 #include "core/memory.h"
 
 namespace itemloom {
+
+enum class DeviceKind { kCpu, kCuda };
 
 // What a CPU kernel gets beside its arguments: working memory for the length of one launch.
 struct CpuStream {
   Scratch* scratch;
 };
 
-// The device a run works on. One object a process (or, in tests, a thread that acts as a rank).
-class Device {
+// What a CUDA kernel gets beside its arguments: the stream it is put on, libraries and working memory. Every build
+// declares launch() for it; a build without CUDA neither defines nor calls it.
+struct CudaStream {
+  CudaContext* context;
+};
+
+// Zeroed memory of a device, released at the end of its life: host memory of the CPU, global memory of a GPU, which
+// host code must not touch. Throws Error naming the size when there is no more.
+class DeviceBlock {
  public:
-  CpuStream cpu_stream() { return CpuStream{&scratch_}; }
+  DeviceBlock() = default;
+  DeviceBlock(DeviceKind kind, int64_t bytes);
+
+  std::byte* data() const { return cuda_ ? cuda_.get() : host_.data(); }
+  int64_t bytes() const { return bytes_; }
 
  private:
+  struct FreeCuda {
+    void operator()(std::byte* data) const { cuda_backend::free(data); }
+  };
+  HostBlock host_;
+  std::unique_ptr<std::byte, FreeCuda> cuda_;
+  int64_t bytes_ = 0;
+};
+
+// The device a run works on. One object a process (or, in tests, a thread that acts as a rank).
+//
+// A GPU works through its stream in order and behind the host's back. Copies here are in that order, and what they
+// write on the host is there when they return.
+class Device {
+ public:
+  // Throws Error with one clear line when the build, the driver or the machine has no such device. `ordinal` counts
+  // GPUs from 0.
+  explicit Device(DeviceKind kind = DeviceKind::kCpu, int ordinal = 0);
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  DeviceKind kind() const { return kind_; }
+  CpuStream cpu_stream() { return CpuStream{&scratch_}; }
+  CudaStream cuda_stream() { return CudaStream{cuda_.get()}; }
+  CudaContext* cuda() { return cuda_.get(); }
+
+  DeviceBlock allocate(int64_t bytes) { return DeviceBlock(kind_, bytes); }
+
+  // Between memory of the host and memory of this device, which on the CPU are one.
+  template <class T>
+  void copy_from_host(const T* host, T* device, int64_t count) {
+    copy(host, device, count * static_cast<int64_t>(sizeof(T)), cuda_backend::Direction::kFromHost);
+  }
+  template <class T>
+  void copy_to_host(const T* device, T* host, int64_t count) {
+    copy(device, host, count * static_cast<int64_t>(sizeof(T)), cuda_backend::Direction::kToHost);
+  }
+  // Within this device's memory; does not wait.
+  template <class T>
+  void copy_within(const T* from, T* to, int64_t count) {
+    copy(from, to, count * static_cast<int64_t>(sizeof(T)), cuda_backend::Direction::kWithin);
+  }
+  void zero(void* data, int64_t bytes);
+
+  // Waits until the device has done what it was told; throws Error when something went wrong there.
+  void synchronize();
+
+ private:
+  void copy(const void* from, void* to, int64_t bytes, cuda_backend::Direction direction);
+
+  struct DeleteCuda {
+    void operator()(CudaContext* context) const { cuda_backend::delete_context(context); }
+  };
+  DeviceKind kind_;
   Scratch scratch_;
+  std::unique_ptr<CudaContext, DeleteCuda> cuda_;
 };
 
 // The one dispatch from a device to a backend's launch().
 template <class Arguments>
 void run(Device& device, const Arguments& arguments) {
+#ifdef ITEMLOOM_CUDA
+  if (device.kind() == DeviceKind::kCuda) return launch(device.cuda_stream(), arguments);
+#endif
   launch(device.cpu_stream(), arguments);
 }
 

@@ -15,6 +15,7 @@ struct ActivationForward {
   Vector<float> y;  // as x, overwritten
 };
 void launch(CpuStream stream, const ActivationForward& args);
+void launch(CudaStream stream, const ActivationForward& args);
 
 struct ActivationBackward {
   Activation activation;
@@ -23,5 +24,6 @@ struct ActivationBackward {
   Vector<float> dx;  // added into
 };
 void launch(CpuStream stream, const ActivationBackward& args);
+void launch(CudaStream stream, const ActivationBackward& args);
 
 }  // namespace itemloom

@@ -38,6 +38,7 @@ struct AttentionForward {
   Matrix<float> log_sum_exp;  // (H, M), overwritten, kept for backward
 };
 void launch(CpuStream stream, const AttentionForward& args);
+void launch(CudaStream stream, const AttentionForward& args);
 
 struct AttentionBackward {
   Matrix<const float> qkv;
@@ -54,5 +55,6 @@ struct AttentionBackward {
   Matrix<float> dqkv;               // (N, 3C), added into
 };
 void launch(CpuStream stream, const AttentionBackward& args);
+void launch(CudaStream stream, const AttentionBackward& args);
 
 }  // namespace itemloom

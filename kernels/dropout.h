@@ -18,6 +18,7 @@ struct DropoutForward {
   Matrix<float> y;  // (N, C), overwritten; may be x or residual itself
 };
 void launch(CpuStream stream, const DropoutForward& args);
+void launch(CudaStream stream, const DropoutForward& args);
 
 struct DropoutBackward {
   Matrix<const float> dy;          // (N, C)
@@ -28,5 +29,6 @@ struct DropoutBackward {
   Matrix<float> dresidual;  // (N, C), added into, or none()
 };
 void launch(CpuStream stream, const DropoutBackward& args);
+void launch(CudaStream stream, const DropoutBackward& args);
 
 }  // namespace itemloom

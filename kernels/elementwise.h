@@ -12,6 +12,7 @@ struct Fill {
   Vector<float> y;  // overwritten
 };
 void launch(CpuStream stream, const Fill& args);
+void launch(CudaStream stream, const Fill& args);
 
 // y += scale * x
 struct AddScaled {
@@ -20,5 +21,6 @@ struct AddScaled {
   Vector<float> y;  // added into
 };
 void launch(CpuStream stream, const AddScaled& args);
+void launch(CudaStream stream, const AddScaled& args);
 
 }  // namespace itemloom

@@ -26,6 +26,7 @@ struct EmbeddingBagForward {
   Matrix<float> y;  // (B, C), overwritten
 };
 void launch(CpuStream stream, const EmbeddingBagForward& args);
+void launch(CudaStream stream, const EmbeddingBagForward& args);
 
 struct EmbeddingBagBackward {
   Matrix<const float> dy;  // (B, C)
@@ -36,5 +37,6 @@ struct EmbeddingBagBackward {
   Matrix<float> dtable;  // (R, C), added into
 };
 void launch(CpuStream stream, const EmbeddingBagBackward& args);
+void launch(CudaStream stream, const EmbeddingBagBackward& args);
 
 }  // namespace itemloom

@@ -26,5 +26,6 @@ struct Gemm {
   bool accumulate;           // true: added into; false: overwritten
 };
 void launch(CpuStream stream, const Gemm& args);
+void launch(CudaStream stream, const Gemm& args);
 
 }  // namespace itemloom

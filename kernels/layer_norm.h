@@ -21,6 +21,7 @@ struct LayerNormForward {
   Vector<float> inverse_std;  // (N), overwritten, kept for backward
 };
 void launch(CpuStream stream, const LayerNormForward& args);
+void launch(CudaStream stream, const LayerNormForward& args);
 
 struct LayerNormBackward {
   Matrix<const float> dy;
@@ -33,5 +34,6 @@ struct LayerNormBackward {
   Vector<float> dbeta;   // (C), added into
 };
 void launch(CpuStream stream, const LayerNormBackward& args);
+void launch(CudaStream stream, const LayerNormBackward& args);
 
 }  // namespace itemloom

@@ -28,5 +28,6 @@ struct MaskedItemLoss {
   Vector<float> dbias;            // (V), added into; none() when bias or dhidden is
 };
 void launch(CpuStream stream, const MaskedItemLoss& args);
+void launch(CudaStream stream, const MaskedItemLoss& args);
 
 }  // namespace itemloom

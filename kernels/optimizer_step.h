@@ -30,6 +30,7 @@ struct AdamStep {
   float bias_correction2;
 };
 void launch(CpuStream stream, const AdamStep& args);
+void launch(CudaStream stream, const AdamStep& args);
 
 // velocity = momentum * velocity + g;  value -= learning_rate * velocity
 struct SgdStep {
@@ -42,6 +43,7 @@ struct SgdStep {
   float weight_decay;
 };
 void launch(CpuStream stream, const SgdStep& args);
+void launch(CudaStream stream, const SgdStep& args);
 
 // Tieleman and Hinton 2012, lecture 6.5: square = decay * square + (1 - decay) g^2;
 // velocity = momentum * velocity + g / (sqrt(square) + epsilon);  value -= learning_rate * velocity
@@ -58,5 +60,6 @@ struct RmspropStep {
   float weight_decay;
 };
 void launch(CpuStream stream, const RmspropStep& args);
+void launch(CudaStream stream, const RmspropStep& args);
 
 }  // namespace itemloom

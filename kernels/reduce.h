@@ -15,6 +15,7 @@ struct SumOfSquares {
   Vector<double> partials;  // (ceil(size of x / kSumOfSquaresBlock)), overwritten
 };
 void launch(CpuStream stream, const SumOfSquares& args);
+void launch(CudaStream stream, const SumOfSquares& args);
 
 // y[c] += sum_r x[r][c]: the gradient of a bias.
 struct ColumnSum {
@@ -22,5 +23,6 @@ struct ColumnSum {
   Vector<float> y;        // (C), added into
 };
 void launch(CpuStream stream, const ColumnSum& args);
+void launch(CudaStream stream, const ColumnSum& args);
 
 }  // namespace itemloom

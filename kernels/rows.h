@@ -13,6 +13,7 @@ struct GatherRows {
   Matrix<float> y;                // (M, C), overwritten
 };
 void launch(CpuStream stream, const GatherRows& args);
+void launch(CudaStream stream, const GatherRows& args);
 
 // dx[indices[i]] += dy[i]; the indices must be distinct.
 struct ScatterAddRows {
@@ -21,5 +22,6 @@ struct ScatterAddRows {
   Matrix<float> dx;               // (N, C), added into
 };
 void launch(CpuStream stream, const ScatterAddRows& args);
+void launch(CudaStream stream, const ScatterAddRows& args);
 
 }  // namespace itemloom

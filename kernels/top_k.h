@@ -14,5 +14,6 @@ struct TopK {
   Matrix<float> values;        // (M, K), overwritten
 };
 void launch(CpuStream stream, const TopK& args);
+void launch(CudaStream stream, const TopK& args);
 
 }  // namespace itemloom

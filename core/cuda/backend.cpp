@@ -1,0 +1,75 @@
+#include "core/cuda/backend.h"
+
+#include <algorithm>
+
+#include "core/check.h"
+#include "core/cuda/context.h"
+
+namespace itemloom::cuda_backend {
+namespace {
+
+// 13000 is version 13.0.
+std::string version_text(int version) {
+  return join_message(version / 1000, ".", version % 1000 / 10);
+}
+
+}  // namespace
+
+CudaContext* make_context(int ordinal) {
+  return new CudaContext(ordinal);
+}
+
+void delete_context(CudaContext* context) {
+  delete context;
+}
+
+std::byte* allocate(int64_t bytes) {
+  const size_t size = static_cast<size_t>(std::max<int64_t>(bytes, 1));
+  const std::string what = join_message("taking ", (bytes >> 20) + 1, " MiB");
+  void* data = nullptr;
+  cuda_check(cudaMalloc(&data, size), what.c_str());
+  cuda_check(cudaMemset(data, 0, size), what.c_str());
+  // The default stream wrote it, for which the contexts' streams do not wait.
+  cuda_check(cudaStreamSynchronize(cudaStreamLegacy), what.c_str());
+  return static_cast<std::byte*>(data);
+}
+
+// At the end of a life that may have ended because the GPU failed: there is nobody to tell.
+void free(std::byte* data) {
+  cudaFree(data);
+}
+
+void copy(CudaContext& context, const void* from, void* to, int64_t bytes, Direction direction) {
+  constexpr cudaMemcpyKind kKinds[] = {cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice};
+  const cudaMemcpyKind kind = kKinds[static_cast<int>(direction)];
+  cuda_check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kind, context.stream()), "copying");
+  if (direction != Direction::kWithin) synchronize(context);
+}
+
+void zero(CudaContext& context, void* data, int64_t bytes) {
+  cuda_check(cudaMemsetAsync(data, 0, static_cast<size_t>(bytes), context.stream()), "zeroing memory");
+}
+
+void synchronize(CudaContext& context) {
+  cuda_check(cudaStreamSynchronize(context.stream()), "running kernels");
+}
+
+std::string describe() {
+  int runtime = 0, driver = 0;
+  cuda_check(cudaRuntimeGetVersion(&runtime), "asking for the version");
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
+    cudaGetLastError();
+    return join_message("CUDA ", version_text(runtime), ", no driver");
+  }
+  std::string text = join_message("CUDA ", version_text(runtime), ", driver for ", version_text(driver));
+  const std::vector<CudaGpu> gpus = cuda_gpus();
+  if (gpus.empty()) return text + ", no GPU";
+  for (size_t ordinal = 0; ordinal < gpus.size(); ++ordinal) {
+    const CudaGpu& gpu = gpus[ordinal];
+    text += join_message("; GPU ", ordinal, ": ", gpu.name, ", compute capability ", gpu.major, ".", gpu.minor, ", ",
+                         gpu.memory_bytes >> 30, " GiB");
+  }
+  return text;
+}
+
+}  // namespace itemloom::cuda_backend

@@ -1,0 +1,119 @@
+#include "core/cuda/context.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "core/check.h"
+
+namespace itemloom {
+namespace {
+
+// mma.sync with bf16 and cp.async came with it.
+constexpr int kLeastMajor = 8;
+
+int64_t round_up(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+int attribute(cudaDeviceAttr which, int ordinal) {
+  int value = 0;
+  cuda_check(cudaDeviceGetAttribute(&value, which, ordinal), "asking the GPU what it is");
+  return value;
+}
+
+void check_gpu(int ordinal) {
+  int gpus = 0;
+  const cudaError_t status = cudaGetDeviceCount(&gpus);
+  CHECK(status == cudaSuccess && gpus > 0, "device is cuda, but no GPU can be used here: ",
+        status == cudaSuccess ? "the driver shows none" : cudaGetErrorString(status),
+        "; set device to cpu, or run where nvidia-smi lists a GPU");
+  CHECK(ordinal < gpus, "this rank is number ", ordinal, " of its host and wants a GPU of its own, but there ",
+        gpus == 1 ? "is 1 GPU" : "are ", gpus == 1 ? "" : join_message(gpus, " GPUs"),
+        "; start at most one rank a GPU, or show more of them with CUDA_VISIBLE_DEVICES");
+  const int major = attribute(cudaDevAttrComputeCapabilityMajor, ordinal);
+  CHECK(major >= kLeastMajor, "GPU ", ordinal, " has compute capability ", major, ".",
+        attribute(cudaDevAttrComputeCapabilityMinor, ordinal), "; itemloom needs 8.0 (A100, RTX 30) or later");
+}
+
+std::byte* allocate(int64_t bytes, const char* what) {
+  void* data = nullptr;
+  cuda_check(cudaMalloc(&data, static_cast<size_t>(bytes)), what);
+  return static_cast<std::byte*>(data);
+}
+
+}  // namespace
+
+void cuda_check(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  // The error is said here; the next call must not find it again.
+  cudaGetLastError();
+  CHECK(status != cudaErrorMemoryAllocation, "the GPU is out of memory while ", what,
+        "; lower training.micro_batch_tokens or training.batch_size");
+  fail("CUDA failed while ", what, ": ", cudaGetErrorString(status), " (", cudaGetErrorName(status), ")");
+}
+
+void cublas_check(cublasStatus_t status, const char* what) {
+  CHECK(status == CUBLAS_STATUS_SUCCESS, "cuBLAS failed while ", what, ": ", cublasLtGetStatusString(status));
+}
+
+CudaContext::CudaContext(int ordinal) : ordinal_(ordinal) {
+  check_gpu(ordinal);
+  use_on_this_thread();
+  multiprocessors_ = attribute(cudaDevAttrMultiProcessorCount, ordinal);
+  const char* synchronous = std::getenv("ITEMLOOM_CUDA_SYNC");
+  synchronous_ = synchronous && std::strcmp(synchronous, "1") == 0;
+  cuda_check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
+  cublas_check(cublasLtCreate(&blas_), "starting cuBLAS");
+  blas_workspace_ = allocate(kBlasWorkspaceBytes, "taking cuBLAS's working memory");
+}
+
+CudaContext::~CudaContext() {
+  // The process may be ending because the GPU failed: nothing here can say more than the first error did.
+  cudaStreamSynchronize(stream_);
+  cudaFree(scratch_);
+  cudaFree(blas_workspace_);
+  cublasLtDestroy(blas_);
+  cudaStreamDestroy(stream_);
+}
+
+void CudaContext::use_on_this_thread() const {
+  cuda_check(cudaSetDevice(ordinal_), "choosing the GPU");
+}
+
+std::byte* CudaContext::scratch(int64_t bytes) {
+  if (bytes > scratch_bytes_) {
+    const int64_t wanted = round_up(bytes + bytes / 4, 256);
+    // Kernels that are still to run use the old one.
+    cuda_check(cudaStreamSynchronize(stream_), "waiting for kernels");
+    cuda_check(cudaFree(scratch_), "growing working memory");
+    scratch_ = nullptr;
+    scratch_bytes_ = 0;
+    scratch_ = allocate(wanted, "growing working memory");
+    scratch_bytes_ = wanted;
+  }
+  return scratch_;
+}
+
+void CudaContext::after_launch(const char* kernel) {
+  cudaError_t status = cudaGetLastError();
+  if (status == cudaSuccess && synchronous_) status = cudaStreamSynchronize(stream_);
+  cuda_check(status, kernel);
+}
+
+std::vector<CudaGpu> cuda_gpus() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) {
+    cudaGetLastError();
+    return {};
+  }
+  std::vector<CudaGpu> gpus;
+  for (int ordinal = 0; ordinal < count; ++ordinal) {
+    cudaDeviceProp properties;
+    cuda_check(cudaGetDeviceProperties(&properties, ordinal), "asking the GPU what it is");
+    gpus.push_back({properties.name, properties.major, properties.minor,
+                    static_cast<int64_t>(properties.totalGlobalMem)});
+  }
+  return gpus;
+}
+
+}  // namespace itemloom

@@ -1,0 +1,66 @@
+// A GPU as this process uses it: one stream, the libraries' handles and working memory. Only a build with CUDA has it.
+#pragma once
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace itemloom {
+
+// Every return code of the CUDA runtime, cuBLAS and NCCL goes through one of these. They throw Error naming `what` was
+// being done and the library's own words.
+void cuda_check(cudaError_t status, const char* what);
+void cublas_check(cublasStatus_t status, const char* what);
+
+class CudaContext {
+ public:
+  // Makes the GPU current on the calling thread. Throws Error with one clear line when there is no driver, no GPU of
+  // this number, or one older than compute capability 8.0.
+  explicit CudaContext(int ordinal);
+  ~CudaContext();
+  CudaContext(const CudaContext&) = delete;
+  CudaContext& operator=(const CudaContext&) = delete;
+
+  int ordinal() const { return ordinal_; }
+  int multiprocessors() const { return multiprocessors_; }
+  cudaStream_t stream() const { return stream_; }
+  cublasLtHandle_t blas() const { return blas_; }
+
+  // Makes this GPU current on another thread.
+  void use_on_this_thread() const;
+
+  // Working memory of one launch, contents undefined, valid until the next launch on the stream. It grows when a launch
+  // asks for more than any before it, and is never given back. Pieces start at a multiple of 256 bytes.
+  std::byte* scratch(int64_t bytes);
+  // Working memory of cuBLAS, of a fixed size: it is part of what its choice of an algorithm depends on.
+  std::byte* blas_workspace() const { return blas_workspace_; }
+  static constexpr int64_t kBlasWorkspaceBytes = int64_t{32} << 20;
+
+  // After every launch. ITEMLOOM_CUDA_SYNC=1 waits for each kernel, so that an error names the kernel it is of.
+  void after_launch(const char* kernel);
+
+ private:
+  int ordinal_;
+  int multiprocessors_ = 0;
+  bool synchronous_ = false;
+  cudaStream_t stream_ = nullptr;
+  cublasLtHandle_t blas_ = nullptr;
+  std::byte* blas_workspace_ = nullptr;
+  std::byte* scratch_ = nullptr;
+  int64_t scratch_bytes_ = 0;
+};
+
+// The GPUs that the driver shows, and a line for people about each: name, compute capability, memory. Empty without a
+// driver.
+struct CudaGpu {
+  std::string name;
+  int major, minor;
+  int64_t memory_bytes;
+};
+std::vector<CudaGpu> cuda_gpus();
+
+}  // namespace itemloom

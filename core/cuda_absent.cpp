@@ -1,0 +1,38 @@
+// Stands in the place of core/cuda/ in a build without CUDA.
+#include "core/check.h"
+#include "core/cuda/backend.h"
+
+namespace itemloom::cuda_backend {
+namespace {
+
+[[noreturn]] void refuse() {
+  fail("device is cuda, but this program was built without CUDA; set device to cpu, or build it with "
+       "scripts/build.sh cuda");
+}
+
+}  // namespace
+
+CudaContext* make_context(int) {
+  refuse();
+}
+std::byte* allocate(int64_t) {
+  refuse();
+}
+void copy(CudaContext&, const void*, void*, int64_t, Direction) {
+  refuse();
+}
+void zero(CudaContext&, void*, int64_t) {
+  refuse();
+}
+void synchronize(CudaContext&) {
+  refuse();
+}
+// There is nothing to give back.
+void delete_context(CudaContext*) {}
+void free(std::byte*) {}
+
+std::string describe() {
+  return "built without CUDA";
+}
+
+}  // namespace itemloom::cuda_backend

@@ -1,0 +1,38 @@
+// The one way to start a kernel: grid and block are checked against what the work needs, and every launch is checked.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "core/check.h"
+#include "core/cuda/context.h"
+#include "core/device.h"
+
+namespace itemloom::cuda {
+
+inline constexpr int kWarp = 32;
+
+// Groups of `size` that hold `count`.
+constexpr int64_t blocks_of(int64_t count, int64_t size) {
+  return (count + size - 1) / size;
+}
+
+// Starts kernel(arguments...) with `blocks` blocks of `threads` threads and `shared_bytes` of dynamic shared memory.
+// No blocks: nothing to do. `name` is what an error says.
+template <class... Parameters, class... Arguments>
+void start(CudaStream stream, const char* name, void (*kernel)(Parameters...), dim3 blocks, int threads,
+           int64_t shared_bytes, Arguments... arguments) {
+  if (blocks.x == 0 || blocks.y == 0 || blocks.z == 0) return;
+  kernel<<<blocks, static_cast<unsigned>(threads), static_cast<size_t>(shared_bytes), stream.context->stream()>>>(
+      static_cast<Parameters>(arguments)...);
+  stream.context->after_launch(name);
+}
+
+// A grid along one axis. More than 2^31 - 1 blocks is more than a grid has.
+inline dim3 grid(int64_t blocks) {
+  CHECK(blocks <= INT32_MAX, "a kernel was to be started with ", blocks, " blocks");
+  return dim3(static_cast<unsigned>(blocks));
+}
+
+}  // namespace itemloom::cuda
