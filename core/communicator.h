@@ -48,6 +48,16 @@ class ExchangeBuffer {
   virtual void reduce_scatter_sum(FlatRange range) = 0;
   // Afterwards every rank's share of the range is in this rank's buffer.
   virtual void all_gather(FlatRange range) = 0;
+  // Both halves: afterwards the whole range holds the sum.
+  virtual void all_reduce_sum(FlatRange range) {
+    reduce_scatter_sum(range);
+    all_gather(range);
+  }
+
+  // Of buffers in a GPU's memory, whose calls above return before the work is done: what the GPU has been told to do
+  // until now comes before what is asked for next; and what it is told from now on comes after all that was asked for.
+  virtual void begin_after_device() {}
+  virtual void device_continues_after() {}
 };
 
 class Communicator {

@@ -1,13 +1,15 @@
 // Stands in the place of core/cuda/ in a build without CUDA.
 #include "core/check.h"
+#include "core/communicator.h"
 #include "core/cuda/backend.h"
 
 namespace itemloom::cuda_backend {
 namespace {
 
 [[noreturn]] void refuse() {
-  fail("device is cuda, but this program was built without CUDA; set device to cpu, or build it with "
-       "scripts/build.sh cuda");
+  fail(
+      "device is cuda, but this program was built without CUDA; set device to cpu, or build it with "
+      "scripts/build.sh cuda");
 }
 
 }  // namespace
@@ -27,12 +29,19 @@ void zero(CudaContext&, void*, int64_t) {
 void synchronize(CudaContext&) {
   refuse();
 }
+std::unique_ptr<ExchangeBuffer> make_exchange_buffer(CudaContext&, Communicator&, int64_t) {
+  refuse();
+}
 // There is nothing to give back.
 void delete_context(CudaContext*) {}
 void free(std::byte*) {}
 
 std::string describe() {
-  return "built without CUDA";
+  return "not built";
+}
+
+std::string nccl_version() {
+  return "not built";
 }
 
 }  // namespace itemloom::cuda_backend

@@ -36,6 +36,7 @@ void zero_host(void* data, int64_t bytes) {
 DeviceBlock::DeviceBlock(DeviceKind kind, int64_t bytes) : bytes_(bytes) {
   if (kind == DeviceKind::kCpu) {
     host_ = HostBlock(bytes);
+    bytes_ = host_.bytes();
   } else {
     cuda_.reset(cuda_backend::allocate(bytes));
   }
@@ -65,6 +66,16 @@ void Device::zero(void* data, int64_t bytes) {
 
 void Device::synchronize() {
   if (cuda_) cuda_backend::synchronize(*cuda_);
+}
+
+HostImage::HostImage(Device& device, Vector<float> floats) : device_(device), floats_(floats), image_(floats) {
+  if (device.kind() == DeviceKind::kCpu) return;
+  memory_ = HostBlock(floats.size() * static_cast<int64_t>(sizeof(float)));
+  image_ = Vector<float>(reinterpret_cast<float*>(memory_.data()), floats.size());
+}
+
+void HostImage::upload() {
+  if (image_.data() != floats_.data()) device_.copy_from_host(image_.data(), floats_.data(), floats_.size());
 }
 
 void select_cpu_kernels() {

@@ -9,6 +9,7 @@
 
 #include "core/cuda/backend.h"
 #include "core/memory.h"
+#include "core/view.h"
 
 namespace itemloom {
 
@@ -33,6 +34,10 @@ class DeviceBlock {
   DeviceBlock(DeviceKind kind, int64_t bytes);
 
   std::byte* data() const { return cuda_ ? cuda_.get() : host_.data(); }
+  template <class T>
+  Vector<T> as(int64_t count) const {
+    return Vector<T>(reinterpret_cast<T*>(data()), count);
+  }
   int64_t bytes() const { return bytes_; }
 
  private:
@@ -91,6 +96,22 @@ class Device {
   DeviceKind kind_;
   Scratch scratch_;
   std::unique_ptr<CudaContext, DeleteCuda> cuda_;
+};
+
+// Host memory that stands for a device's while numbers are read or handed around: on the CPU it is that memory itself.
+class HostImage {
+ public:
+  // Of floats of the device; contents undefined where it is memory of its own.
+  HostImage(Device& device, Vector<float> floats);
+
+  Vector<float> floats() const { return image_; }
+  // Brings the image to the device.
+  void upload();
+
+ private:
+  Device& device_;
+  Vector<float> floats_, image_;
+  HostBlock memory_;
 };
 
 // The one dispatch from a device to a backend's launch().

@@ -55,29 +55,4 @@ std::byte* Scratch::take_bytes(int64_t bytes) {
   return block_.data();
 }
 
-std::byte* Arena::take_bytes(int64_t bytes) {
-  bytes = round_up(std::max<int64_t>(bytes, 1), kAlignment);
-  while (chunk_ < chunks_.size() && offset_ + bytes > chunks_[chunk_].bytes()) {
-    ++chunk_;
-    offset_ = 0;
-  }
-  if (chunk_ == chunks_.size()) chunks_.emplace_back(std::max(bytes, chunk_bytes_));
-  std::byte* piece = chunks_[chunk_].data() + offset_;
-  offset_ += bytes;
-  used_ += bytes;
-  return piece;
-}
-
-void Arena::reset() {
-  chunk_ = 0;
-  offset_ = 0;
-  used_ = 0;
-}
-
-int64_t Arena::reserved() const {
-  int64_t total = 0;
-  for (const HostBlock& chunk : chunks_) total += chunk.bytes();
-  return total;
-}
-
 }  // namespace itemloom

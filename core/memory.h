@@ -6,7 +6,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 namespace itemloom {
 
@@ -42,33 +41,6 @@ class Scratch {
  private:
   std::byte* take_bytes(int64_t bytes);
   HostBlock block_;
-};
-
-// A bump allocator whose chunks never move: reset() makes everything free at once and keeps the memory, so that from
-// the second step on a step allocates nothing.
-class Arena {
- public:
-  explicit Arena(int64_t chunk_bytes = int64_t{64} << 20) : chunk_bytes_(chunk_bytes) {}
-
-  // Contents undefined. A count of zero gives a valid, unusable pointer.
-  template <class T>
-  T* take(int64_t count) {
-    return reinterpret_cast<T*>(take_bytes(count * static_cast<int64_t>(sizeof(T))));
-  }
-  void reset();
-
-  // Bytes handed out since the last reset, and bytes held.
-  int64_t used() const { return used_; }
-  int64_t reserved() const;
-
- private:
-  std::byte* take_bytes(int64_t bytes);
-
-  int64_t chunk_bytes_;
-  std::vector<HostBlock> chunks_;
-  size_t chunk_ = 0;
-  int64_t offset_ = 0;
-  int64_t used_ = 0;
 };
 
 }  // namespace itemloom

@@ -49,24 +49,25 @@ int ParameterStore::add(const std::string& name, int64_t rows, int64_t columns, 
   return static_cast<int>(infos_.size()) - 1;
 }
 
-void ParameterStore::allocate(uint64_t seed) {
+void ParameterStore::allocate(Device& device, uint64_t seed) {
   const int64_t bytes = size_ * static_cast<int64_t>(sizeof(float));
-  own_values_ = HostBlock(bytes);
-  own_gradients_ = HostBlock(bytes);
-  allocate(seed, Vector<float>(reinterpret_cast<float*>(own_values_.data()), size_),
-           Vector<float>(reinterpret_cast<float*>(own_gradients_.data()), size_));
+  own_values_ = device.allocate(bytes);
+  own_gradients_ = device.allocate(bytes);
+  allocate(device, seed, own_values_.as<float>(size_), own_gradients_.as<float>(size_));
 }
 
-void ParameterStore::allocate(uint64_t seed, Vector<float> values, Vector<float> gradients) {
+void ParameterStore::allocate(Device& device, uint64_t seed, Vector<float> values, Vector<float> gradients) {
   CHECK(values.size() == size_ && gradients.size() == size_, "the store has ", size_, " floats, its buffers ",
         values.size(), " and ", gradients.size());
   values_ = values;
   gradients_ = gradients;
+  HostImage initial(device, values);
   for (const ParameterInfo& info : infos_) {
-    fill_initial(values_.slice(info.offset, info.size), info, seed);
+    fill_initial(initial.floats().slice(info.offset, info.size), info, seed);
     gradient_slots_.push_back(
         {.data = gradients_.data() + info.offset, .parameter = static_cast<int32_t>(gradient_slots_.size())});
   }
+  initial.upload();
 }
 
 Tensor ParameterStore::tensor(int index) const {

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "core/memory.h"
+#include "core/device.h"
 #include "core/tensor.h"
 #include "core/view.h"
 
@@ -37,10 +37,10 @@ class ParameterStore {
 
   // Floats of a flat buffer, padding counted.
   int64_t size() const { return size_; }
-  // Takes the buffers and fills in initial values.
-  void allocate(uint64_t seed);
+  // Takes the buffers of the device and fills in initial values.
+  void allocate(Device& device, uint64_t seed);
   // With buffers of size() zeros that outlive the store, where other ranks see them for one.
-  void allocate(uint64_t seed, Vector<float> values, Vector<float> gradients);
+  void allocate(Device& device, uint64_t seed, Vector<float> values, Vector<float> gradients);
 
   Tensor tensor(int index) const;
   // The index of a name, or -1.
@@ -56,7 +56,7 @@ class ParameterStore {
   std::vector<ParameterInfo> infos_;
   mutable std::deque<Gradient> gradient_slots_;
   int64_t size_ = 0;
-  HostBlock own_values_, own_gradients_;
+  DeviceBlock own_values_, own_gradients_;
   Vector<float> values_ = Vector<float>::none(), gradients_ = Vector<float>::none();
 };
 

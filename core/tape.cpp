@@ -1,30 +1,11 @@
 #include "core/tape.h"
 
-#include <algorithm>
 #include <atomic>
-#include <cstring>
-
-#include "core/parallel.h"
 
 namespace itemloom {
-namespace {
-
-constexpr int64_t kZeroBlock = int64_t{64} << 10;
-
-// Zeroed by the pool: most of this memory was written a moment ago and is still in a cache.
-void zero(float* data, int64_t bytes) {
-  std::byte* begin = reinterpret_cast<std::byte*>(data);
-  parallel_for(block_count(bytes, kZeroBlock), [=](int64_t block) {
-    const int64_t offset = block * kZeroBlock;
-    std::memset(begin + offset, 0, static_cast<size_t>(std::min(kZeroBlock, bytes - offset)));
-  });
-}
-
-}  // namespace
-
 Tensor Tape::matrix(int64_t rows, int64_t columns) {
   float* value = arena_.take<float>(rows * columns);
-  Gradient* gradient = training() ? new (arena_.take<Gradient>(1)) Gradient : nullptr;
+  Gradient* gradient = training() ? new (arena_.take_host<Gradient>(1)) Gradient : nullptr;
   return Tensor(value, rows, columns, gradient);
 }
 
@@ -38,18 +19,20 @@ float* Tape::gradient_data(const Tensor& tensor) {
   if (*link) {
     FreePiece* piece = *link;
     *link = piece->next;
-    gradient->data = reinterpret_cast<float*>(piece);
+    gradient->data = piece->data;
+    piece->next = unused_;
+    unused_ = piece;
   } else {
-    gradient->data = arena_.take<float>(std::max<int64_t>(tensor.size(), sizeof(FreePiece) / sizeof(float)));
+    gradient->data = arena_.take<float>(tensor.size());
   }
-  zero(gradient->data, bytes);
+  device_.zero(gradient->data, bytes);
   return gradient->data;
 }
 
 void Tape::release(Gradient* gradient, int64_t bytes) {
-  FreePiece* piece = new (gradient->data) FreePiece;
-  piece->bytes = bytes;
-  piece->next = free_;
+  FreePiece* piece = unused_ ? unused_ : new (arena_.take_host<FreePiece>(1)) FreePiece;
+  if (unused_) unused_ = piece->next;
+  *piece = {gradient->data, bytes, free_};
   free_ = piece;
   gradient->data = nullptr;
 }
@@ -64,7 +47,7 @@ void Tape::note_first_uses(std::initializer_list<Tensor> inputs, FirstUse*& list
     Gradient* gradient = input.gradient();
     if (!gradient || gradient->parameter < 0 || gradient->tape == number_) continue;
     gradient->tape = number_;
-    FirstUse* use = new (arena_.take<FirstUse>(1)) FirstUse;
+    FirstUse* use = new (arena_.take_host<FirstUse>(1)) FirstUse;
     use->parameter = gradient->parameter;
     use->next = list;
     list = use;

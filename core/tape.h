@@ -6,9 +6,10 @@
 #include <initializer_list>
 #include <new>
 #include <type_traits>
+#include <vector>
 
+#include "core/arena.h"
 #include "core/device.h"
-#include "core/memory.h"
 #include "core/parallel.h"
 #include "core/rng.h"
 #include "core/tensor.h"
@@ -40,6 +41,16 @@ class Tape {
     return Vector<T>(arena_.take<T>(count), count);
   }
 
+  // Values of the host where the device's kernels can read them, for as long as the step; on the CPU the same memory.
+  template <class T>
+  Vector<const T> on_device(const std::vector<T>& host) {
+    const int64_t count = static_cast<int64_t>(host.size());
+    if (device_.kind() == DeviceKind::kCpu) return Vector<const T>(host.data(), count);
+    const Vector<T> copy = keep<T>(count);
+    device_.copy_from_host(host.data(), copy.data(), count);
+    return copy;
+  }
+
   // Names for `count` dropout masks (one a head for attention), in forward order.
   DropoutKey next_dropout(uint32_t count = 1) {
     const DropoutKey key{seed_, step_, stream_};
@@ -53,9 +64,9 @@ class Tape {
   void record(const Tensor& output, std::initializer_list<Tensor> inputs, Backward backward) {
     static_assert(std::is_trivially_destructible_v<Backward>, "a closure on the tape owns nothing");
     if (!training()) return;
-    void* closure = arena_.take<std::byte>(sizeof(Backward));
+    void* closure = arena_.take_host<std::byte>(sizeof(Backward));
     new (closure) Backward(backward);
-    Entry* entry = new (arena_.take<std::byte>(sizeof(Entry))) Entry;
+    Entry* entry = new (arena_.take_host<std::byte>(sizeof(Entry))) Entry;
     entry->closure = closure;
     entry->undo = [](void* object, Tape& tape) { (*static_cast<Backward*>(object))(tape); };
     entry->output = output.gradient();
@@ -98,8 +109,9 @@ class Tape {
     FirstUse* first_uses;  // parameters that no entry before this one uses
     Entry* previous;
   };
-  // Gradient memory that its tensor no longer needs; the list is kept in the pieces themselves.
+  // Gradient memory that its tensor no longer needs.
   struct FreePiece {
+    float* data;
     int64_t bytes;
     FreePiece* next;
   };
@@ -118,7 +130,8 @@ class Tape {
   uint32_t stream_ = 0;
   Entry* last_ = nullptr;
   FirstUse* loss_first_uses_ = nullptr;
-  FreePiece* free_ = nullptr;
+  FreePiece* free_ = nullptr;    // pieces to be had
+  FreePiece* unused_ = nullptr;  // entries of that list which hold none
 };
 
 }  // namespace itemloom

@@ -18,10 +18,10 @@ namespace itemloom {
 class Optimizer {
  public:
   // State for all parameters, zero.
-  Optimizer(const OptimizerConfig& config, const ParameterStore& store);
+  Optimizer(const OptimizerConfig& config, const ParameterStore& store, Device& device);
   // State for `owned` ranges of the flat buffers alone: ascending, each beginning at a multiple of kShareBlock.
   // It is one of several slices, even where the ranges are all there are.
-  Optimizer(const OptimizerConfig& config, const ParameterStore& store, std::vector<FlatRange> owned);
+  Optimizer(const OptimizerConfig& config, const ParameterStore& store, Device& device, std::vector<FlatRange> owned);
 
   // The number of steps taken, which Adam's bias correction counts; set on resume.
   int64_t steps() const { return steps_; }
@@ -30,11 +30,11 @@ class Optimizer {
   // The 2-norm of the gradients of all ranks' owned ranges times `gradient_scale`; infinite or NaN when a gradient is.
   // Sums in fixed blocks in their order, so that the slices do not change its bits. A collective where the ranges are
   // slices.
-  double gradient_norm(Device& device, Communicator& communicator, double gradient_scale);
+  double gradient_norm(Communicator& communicator, double gradient_scale);
 
   // One step of the owned ranges with gradients scaled by `gradient_scale`; zeroes the gradients there. Weight decay
   // skips vectors (biases and norm gains).
-  void step(Device& device, double learning_rate, double gradient_scale);
+  void step(double learning_rate, double gradient_scale);
 
   // A state buffer of the owned ranges, one after the other: "first_moment", "second_moment", "velocity", "square".
   struct Slot {
@@ -55,15 +55,17 @@ class Optimizer {
   };
 
   void add_owned(FlatRange parameter, bool decays);
-  void step_range(Device& device, const Range& range, float learning_rate, float gradient_scale);
+  void step_range(const Range& range, float learning_rate, float gradient_scale);
   Vector<float> slot(size_t index, int64_t begin, int64_t size) const;
 
   OptimizerConfig config_;
   const ParameterStore* store_;
+  Device* device_;
   std::vector<FlatRange> owned_;
   std::vector<Range> ranges_;
   std::vector<std::string> slot_names_;
-  std::vector<HostBlock> slot_blocks_;
+  std::vector<DeviceBlock> slot_blocks_;
+  DeviceBlock device_square_sums_;
   std::vector<double> square_sums_;
   bool in_slices_;  // the same on all ranks, also where one of them owns everything
   int64_t owned_size_ = 0;

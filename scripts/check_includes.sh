@@ -13,7 +13,7 @@ declare -A allowed=(
   [train]="train optim layers data kernels core"
 )
 # Of core, kernels know only what a kernel is made of.
-kernel_core='core/(view|device|check|memory|parallel|rng|simd-inl)\.h'
+kernel_core='core/(view|device|check|memory|parallel|rng|simd-inl|cuda/context)\.h'
 
 failed=0
 for room in "${!allowed[@]}"; do
@@ -31,6 +31,6 @@ for room in "${!allowed[@]}"; do
       echo "$file:$line: kernels must not include $target" >&2
       failed=1
     fi
-  done < <(grep -rnE --include='*.h' --include='*.cpp' '^#include "' "$room" || true)
+  done < <(grep -rnE --include='*.h' --include='*.cpp' --include='*.cu' --include='*.cuh' '^#include "' "$room" || true)
 done
 exit $failed

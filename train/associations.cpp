@@ -17,7 +17,7 @@ PairCounts training_pair_counts(const Dataset& dataset, const Split& split, bool
 
 Associations::Associations(OpenedRun& run)
     : run_(run),
-      scorer_(run.device, run.instance->model(), run.config.data.max_length),
+      scorer_(*run.device, run.instance->model(), run.config.data.max_length),
       counts_(training_pair_counts(run.dataset, run.split, static_cast<bool>(run.dataset.baskets))),
       item_counts_(training_item_counts(run.dataset, run.split)) {
   for (int64_t count : item_counts_) interactions_ += static_cast<double>(count);
@@ -67,9 +67,9 @@ std::vector<std::vector<Association>> Associations::best_of_block(int32_t first,
   probabilities(first, rows);
   std::vector<int32_t> indices(static_cast<size_t>(rows * kept));
   std::vector<float> values(indices.size());
-  itemloom::run(run_.device, TopK{.scores = Matrix<const float>(scores_.data(), rows, items),
-                                  .indices = Matrix<int32_t>(indices.data(), rows, kept),
-                                  .values = Matrix<float>(values.data(), rows, kept)});
+  itemloom::run(*run_.device, TopK{.scores = Matrix<const float>(scores_.data(), rows, items),
+                                   .indices = Matrix<int32_t>(indices.data(), rows, kept),
+                                   .values = Matrix<float>(values.data(), rows, kept)});
   std::vector<std::vector<Association>> result(static_cast<size_t>(rows));
   parallel_for(rows, [&](int64_t row) {
     std::vector<int32_t> counts(static_cast<size_t>(items));

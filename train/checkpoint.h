@@ -19,7 +19,8 @@
 
 namespace itemloom {
 
-// A view of a tensor that is saved or restored.
+// A view of a tensor that is saved or restored. Files are written from and read into host memory; a CheckpointWriter's
+// snapshot is what brings a device's there.
 struct NamedTensor {
   std::string name;
   std::vector<int64_t> shape;

@@ -2,7 +2,6 @@
 
 #include <spdlog/spdlog.h>
 
-#include <cstring>
 #include <filesystem>
 
 #include "core/files.h"
@@ -46,7 +45,7 @@ void CheckpointWriter::copy(const CheckpointState& state) {
   for (auto* tensors : {&snapshot_.parameters, &snapshot_.optimizer_slots}) {
     for (NamedTensor& tensor : *tensors) {
       const int64_t tensor_bytes = bytes_of(tensor);
-      if (tensor_bytes > 0) std::memcpy(place, tensor.data, static_cast<size_t>(tensor_bytes));
+      device_.copy_to_host(reinterpret_cast<const std::byte*>(tensor.data), place, tensor_bytes);
       tensor.data = reinterpret_cast<float*>(place);
       place += tensor_bytes;
     }

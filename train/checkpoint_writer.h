@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "core/memory.h"
+#include "core/device.h"
 #include "train/checkpoint.h"
 
 namespace itemloom {
@@ -30,7 +30,8 @@ struct CheckpointTargets {
 // finish(); targets not yet reached then are as before.
 class CheckpointWriter {
  public:
-  CheckpointWriter() = default;
+  // Of tensors in the memory of `device`.
+  explicit CheckpointWriter(Device& device) : device_(device) {}
   // Waits for the write under way. An error that nobody has asked for is logged.
   ~CheckpointWriter();
   CheckpointWriter(const CheckpointWriter&) = delete;
@@ -46,6 +47,7 @@ class CheckpointWriter {
   void copy(const CheckpointState& state);
   void write(const CheckpointTargets& targets) const;
 
+  Device& device_;
   CheckpointState snapshot_;  // its tensors are in memory_
   HostBlock memory_;
   std::future<void> writing_;

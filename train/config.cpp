@@ -17,6 +17,12 @@ void validate_ranks(const TrainingConfig& training) {
         "training.gradient_shards is ", training.gradient_shards, ", but must be a power of two");
 }
 
+void validate_device(const Config& config) {
+  CHECK(config.device == "cpu" || !config.training.bitwise_across_ranks,
+        "training.bitwise_across_ranks is true, which device cuda cannot promise: NCCL has its own order of sums; set "
+        "it to false, or device to cpu");
+}
+
 void validate_evaluation(const Config& config) {
   const std::vector<std::string>& metrics = config.evaluation.metrics;
   parse_metrics(metrics);
@@ -120,11 +126,17 @@ void validate_training(const Config& config) {
 
 }  // namespace
 
+DeviceKind device_kind(const std::string& device) {
+  CHECK(device == "cpu" || device == "cuda", "device is '", device, "'; it can be cpu or cuda");
+  return device == "cuda" ? DeviceKind::kCuda : DeviceKind::kCpu;
+}
+
 void validate(const Config& config) {
   validate_data(config.data);
   validate_model(config.model);
   validate_training(config);
   validate_evaluation(config);
+  validate_device(config);
   validate_ranks(config.training);
 }
 

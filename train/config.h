@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/config.h"
+#include "core/device.h"
 #include "data/config.h"
 #include "layers/models/config.h"
 #include "optim/config.h"
@@ -20,6 +21,9 @@ struct EarlyStoppingConfig {
                 {.help = "Training ends after this many validations without a better metric; 0: never.", .minimum = 0});
   }
 };
+
+// Of training.gradient_shards.
+inline constexpr int64_t kMostShards = 1024;
 
 struct TrainingConfig {
   int64_t epochs = 100;
@@ -85,7 +89,7 @@ struct TrainingConfig {
                 {.help = "Parts of a batch whose gradients are summed in a fixed tree; a power of two. The last digits "
                          "of results depend on it.",
                  .minimum = 1,
-                 .maximum = 1024,
+                 .maximum = kMostShards,
                  .active = bitwise_across_ranks,
                  .active_when = "training.bitwise_across_ranks is true"});
     visit.field("rank_timeout", rank_timeout,
@@ -146,10 +150,13 @@ struct Config {
     visit.group("optimizer", optimizer, {.help = "How parameters are updated."});
     visit.group("evaluation", evaluation, {.help = "What is measured on held-out items."});
     visit.group("export", export_, {.help = "What `itemloom export` writes."});
-    visit.field("device", device, {.help = "Where to compute.", .choices = {"cpu"}});
+    visit.field("device", device, {.help = "Where to compute.", .choices = {"cpu", "cuda"}});
     visit.field("precision", precision, {.help = "The numbers to compute with.", .choices = {"fp32"}});
   }
 };
+
+// Of a value of `device`.
+DeviceKind device_kind(const std::string& device);
 
 // Throws Error, naming the keys, when values do not fit each other: heads that do not divide the hidden size, an
 // unknown metric, a split by time without times, ...

@@ -66,6 +66,8 @@ RankFacts look_at_rank() {
   facts.memory_limit = memory.limit;
   facts.mpi = launched ? MpiProcess::library() : "not started by mpirun";
   facts.thread_level = launched ? MpiProcess::thread_level() : "";
+  facts.cuda = cuda_backend::describe();
+  facts.nccl = cuda_backend::nccl_version();
   look_at_shared_memory(facts);
   return facts;
 }

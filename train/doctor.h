@@ -21,6 +21,7 @@ struct RankFacts {
   int64_t memory_limit = 0;                                 // the cgroup's, where it is lower; else 0
   std::string mpi;                                          // library, or "not started by mpirun"
   std::string thread_level;                                 // of MPI
+  std::string cuda, nccl;                                   // what there is of them, or "not built"
   int64_t shared_memory_total = 0, shared_memory_free = 0;  // of /dev/shm, where Open MPI puts its windows
 
   template <class Visitor>
@@ -37,6 +38,8 @@ struct RankFacts {
     visit("memory_limit", memory_limit);
     visit("mpi", mpi);
     visit("thread_level", thread_level);
+    visit("cuda", cuda);
+    visit("nccl", nccl);
     visit("shared_memory_total", shared_memory_total);
     visit("shared_memory_free", shared_memory_free);
   }

@@ -38,7 +38,7 @@ std::vector<float> unit_rows(Matrix<const float> table) {
 class NeighborSearch {
  public:
   NeighborSearch(OpenedRun& run, Similarity similarity)
-      : device_(run.device),
+      : device_(*run.device),
         table_(run.instance->model().item_embeddings()),
         unit_(similarity == Similarity::kCosine ? unit_rows(table_) : std::vector<float>()) {
     if (similarity == Similarity::kCosine) table_ = Matrix<const float>(unit_.data(), table_.rows(), table_.columns());
@@ -144,7 +144,7 @@ std::vector<std::string> item_titles(const Dataset& dataset) {
 }
 
 void write_provenance(OpenedRun& run, Hdf5Writer& file) {
-  ModelScorer scorer(run.device, run.instance->model(), run.config.data.max_length);
+  ModelScorer scorer(*run.device, run.instance->model(), run.config.data.max_length);
   const EvaluationResult result =
       evaluate(run.dataset, run.split.test, "test", run.config.evaluation, {{"model", &scorer}});
   file.write_attribute("/", "metrics", result.to_json().dump());

@@ -75,16 +75,20 @@ void GradientSync::parameter_ready(int parameter) {
   }
   const size_t before = ready_;
   while (ready_ < buckets_.size() && missing_[ready_] == 0) ++ready_;
-  if (ready_ > before) changed_.notify_all();
+  if (ready_ == before) return;
+  gradients_.begin_after_device();
+  changed_.notify_all();
 }
 
 void GradientSync::finish() {
   if (communicator_.size() == 1) return;
   std::unique_lock<std::mutex> lock(mutex_);
+  if (ready_ < buckets_.size()) gradients_.begin_after_device();
   ready_ = buckets_.size();
   changed_.notify_all();
   changed_.wait(lock, [this] { return reduced_ == buckets_.size() || error_; });
   if (error_) std::rethrow_exception(error_);
+  gradients_.device_continues_after();
   ready_ = reduced_ = 0;
   missing_ = parameters_in_;
 }
@@ -98,8 +102,11 @@ void GradientSync::reduce_loop() {
     lock.unlock();
     std::exception_ptr error;
     try {
-      gradients_.reduce_scatter_sum(bucket);
-      if (!sharded_) gradients_.all_gather(bucket);
+      if (sharded_) {
+        gradients_.reduce_scatter_sum(bucket);
+      } else {
+        gradients_.all_reduce_sum(bucket);
+      }
     } catch (...) {
       error = std::current_exception();
     }

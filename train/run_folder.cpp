@@ -121,7 +121,8 @@ std::string checkpoint_of(const RunFolder& folder, const std::string& wanted) {
 
 }  // namespace
 
-std::unique_ptr<OpenedRun> open_run(const std::string& path, const std::string& wanted) {
+std::unique_ptr<OpenedRun> open_run(const std::string& path, const std::string& wanted, const std::string& device,
+                                    int ordinal) {
   const RunFolder folder(path);
   CHECK(folder.holds_run(), path, " holds no run (there is no ", folder.config(), ")");
   const std::string checkpoint = checkpoint_of(folder, wanted);
@@ -129,21 +130,24 @@ std::unique_ptr<OpenedRun> open_run(const std::string& path, const std::string& 
                                                    .config = load_config(folder.config(), {}).values,
                                                    .dataset = {},
                                                    .split = {},
+                                                   .device = nullptr,
                                                    .instance = nullptr,
                                                    .checkpoint = checkpoint,
                                                    .checkpoint_sha256 = {},
-                                                   .entries = {},
-                                                   .device = {}});
+                                                   .entries = {}});
   use_threads(run->config.training);
+  run->device = std::make_unique<Device>(device_kind(device.empty() ? run->config.device : device), ordinal);
   run->dataset = run_dataset(folder, run->config.data);
   run->split = make_split(run->dataset, run->config.data);
   run->instance =
-      std::make_unique<ModelInstance>(run->config.model, run->dataset.item_count(), run->config.data.max_length,
-                                      static_cast<uint64_t>(run->config.training.seed));
+      std::make_unique<ModelInstance>(*run->device, run->config.model, run->dataset.item_count(),
+                                      run->config.data.max_length, static_cast<uint64_t>(run->config.training.seed));
   CheckpointState state;
-  state.parameters = tensors_of(run->instance->parameters(), run->instance->parameters().values());
+  HostImage parameters(*run->device, run->instance->parameters().values());
+  state.parameters = tensors_of(run->instance->parameters(), parameters.floats());
   state.texts["dataset_hash"] = run->dataset.hash;
   run->checkpoint_sha256 = load_checkpoint(checkpoint, state);
+  parameters.upload();
   run->entries = state;
   return run;
 }

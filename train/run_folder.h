@@ -85,17 +85,19 @@ struct OpenedRun {
   Config config;
   Dataset dataset;
   Split split;
+  std::unique_ptr<Device> device;  // on which the instance is
   std::unique_ptr<ModelInstance> instance;
   std::string checkpoint;         // the file the model is from
   std::string checkpoint_sha256;  // of its content
   CheckpointEntries entries;
-  Device device;
 };
 
 // `checkpoint` is "last", "best", or the path of one of the run's checkpoints; empty: the best one where there is one,
 // else the last. Throws Error when the folder holds no run or not that checkpoint, and when the dataset is not the one
 // that was trained on.
-std::unique_ptr<OpenedRun> open_run(const std::string& folder, const std::string& checkpoint = "");
+// `device` is cpu or cuda; empty: the one that the run was trained on. `ordinal` counts GPUs.
+std::unique_ptr<OpenedRun> open_run(const std::string& folder, const std::string& checkpoint = "",
+                                    const std::string& device = "cpu", int ordinal = 0);
 
 // The number of threads the config asks for. 0: one for each processor that this process may run on, shared among the
 // ranks that may run on the same ones. A collective.

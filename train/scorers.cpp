@@ -24,6 +24,12 @@ void check_shape(const Scorer& scorer, std::span<const History> histories, Matri
         scores.rows(), ", ", scores.columns(), ") for ", histories.size(), " histories and ", scorer.items(), " items");
 }
 
+// Keeps what is there when it is enough.
+void make_room(Device& device, DeviceBlock& block, int64_t floats) {
+  const int64_t bytes = floats * static_cast<int64_t>(sizeof(float));
+  if (block.bytes() < bytes) block = device.allocate(bytes);
+}
+
 struct Neighbor {
   double similarity;
   int32_t item;
@@ -36,12 +42,12 @@ bool closer(const Neighbor& a, const Neighbor& b) {
 }  // namespace
 
 ModelScorer::ModelScorer(Device& device, const Bert4Rec& model, int64_t max_length)
-    : device_(device), model_(model), max_length_(max_length) {}
+    : device_(device), model_(model), max_length_(max_length), arena_(device.kind()) {}
 
-Matrix<const float> ModelScorer::encode(std::span<const History> histories) {
+void ModelScorer::encode_on_device(std::span<const History> histories) {
   const int64_t size = model_.output_table().columns();
-  hidden_.resize(histories.size() * static_cast<size_t>(size));
-  float* target = hidden_.data();
+  make_room(device_, hidden_, static_cast<int64_t>(histories.size()) * size);
+  float* target = reinterpret_cast<float*>(hidden_.data());
   for (size_t next = 0; next < histories.size();) {
     batch_.clear();
     while (next < histories.size()) {
@@ -51,21 +57,37 @@ Matrix<const float> ModelScorer::encode(std::span<const History> histories) {
     }
     arena_.reset();
     Tape tape(device_, arena_, Mode::kInference);
-    const Matrix<float> encoded = model_.encode(tape, model_input(batch_)).matrix();
-    target = std::copy(encoded.begin(), encoded.end(), target);
+    const Matrix<float> encoded = model_.encode(tape, model_input(tape, batch_)).matrix();
+    device_.copy_within(encoded.data(), target, encoded.size());
+    target += encoded.size();
   }
-  return Matrix<const float>(hidden_.data(), histories.size(), size);
+}
+
+Matrix<const float> ModelScorer::encode(std::span<const History> histories) {
+  const int64_t size = model_.output_table().columns();
+  encode_on_device(histories);
+  host_hidden_.resize(histories.size() * static_cast<size_t>(size));
+  device_.copy_to_host(reinterpret_cast<const float*>(hidden_.data()), host_hidden_.data(),
+                       static_cast<int64_t>(host_hidden_.size()));
+  return Matrix<const float>(host_hidden_.data(), histories.size(), size);
 }
 
 void ModelScorer::score(std::span<const History> histories, Matrix<float> scores) {
   check_shape(*this, histories, scores);
-  run(device_, Gemm{.a = encode(histories),
+  encode_on_device(histories);
+  const bool on_host = device_.kind() == DeviceKind::kCpu;
+  if (!on_host) make_room(device_, scores_, scores.size());
+  const Matrix<float> product(on_host ? scores.data() : reinterpret_cast<float*>(scores_.data()), scores.rows(),
+                              scores.columns());
+  run(device_, Gemm{.a = Matrix<const float>(reinterpret_cast<float*>(hidden_.data()), histories.size(),
+                                             model_.output_table().columns()),
                     .transpose_a = false,
                     .b = model_.output_table(),
                     .transpose_b = true,
                     .bias = model_.output_bias(),
-                    .c = scores,
+                    .c = product,
                     .accumulate = false});
+  if (!on_host) device_.copy_to_host(product.data(), scores.data(), scores.size());
 }
 
 PopularityScorer::PopularityScorer(Vector<const int64_t> counts) : scores_(counts.begin(), counts.end()) {}

@@ -5,8 +5,8 @@
 #include <span>
 #include <vector>
 
+#include "core/arena.h"
 #include "core/device.h"
-#include "core/memory.h"
 #include "core/view.h"
 #include "data/batch.h"
 #include "data/pair_counts.h"
@@ -37,16 +37,20 @@ class ModelScorer : public Scorer {
   void score(std::span<const History> histories, Matrix<float> scores) override;
 
   // The head's output for each history, (histories, C): what score() multiplies with the output table. Valid until the
-  // next call.
+  // next call. In host memory.
   Matrix<const float> encode(std::span<const History> histories);
 
  private:
   Device& device_;
   const Bert4Rec& model_;
   int64_t max_length_;
+  // To the device's hidden_.
+  void encode_on_device(std::span<const History> histories);
+
   Arena arena_;
   PackedBatch batch_;
-  std::vector<float> hidden_;
+  DeviceBlock hidden_, scores_;
+  std::vector<float> host_hidden_;
 };
 
 // How often an item was bought, whoever asks.

@@ -1,8 +1,8 @@
 #include "train/trainer.h"
 
+#include <array>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 
 #include "kernels/elementwise.h"
 #include "optim/schedule.h"
@@ -50,38 +50,33 @@ StepTotals sum_totals(Communicator& communicator, const StepTotals& mine) {
   return totals;
 }
 
-void copy_floats(Vector<const float> from, Vector<float> to) {
-  std::memcpy(to.data(), from.data(), static_cast<size_t>(from.size()) * sizeof(float));
-}
-
-std::unique_ptr<ExchangeBuffer> own_buffer(int64_t floats) {
-  return make_self_communicator()->make_exchange_buffer(floats);
+std::unique_ptr<ExchangeBuffer> make_buffer(Device& device, Communicator& communicator, int64_t floats) {
+  if (device.cuda()) return cuda_backend::make_exchange_buffer(*device.cuda(), communicator, floats);
+  return communicator.make_exchange_buffer(floats);
 }
 
 }  // namespace
 
-ModelInstance::ModelInstance(const ModelConfig& config, int64_t items, int64_t max_length, uint64_t seed)
-    : ModelInstance(config, items, max_length, seed, *make_self_communicator(), false) {}
+ModelInstance::ModelInstance(Device& device, const ModelConfig& config, int64_t items, int64_t max_length,
+                             uint64_t seed)
+    : ModelInstance(device, config, items, max_length, seed, *make_self_communicator(), false) {}
 
-ModelInstance::ModelInstance(const ModelConfig& config, int64_t items, int64_t max_length, uint64_t seed,
-                             Communicator& communicator, bool shared_values)
+ModelInstance::ModelInstance(Device& device, const ModelConfig& config, int64_t items, int64_t max_length,
+                             uint64_t seed, Communicator& communicator, bool shared_values)
     : model_(Scope(parameters_), config, items, max_length) {
   const int64_t floats = parameters_.size();
-  values_ = shared_values ? communicator.make_exchange_buffer(floats) : own_buffer(floats);
-  gradients_ = communicator.make_exchange_buffer(floats);
-  parameters_.allocate(seed, values_->values(), gradients_->values());
+  values_ = make_buffer(device, shared_values ? communicator : *make_self_communicator(), floats);
+  gradients_ = make_buffer(device, communicator, floats);
+  parameters_.allocate(device, seed, values_->values(), gradients_->values());
 }
 
-MaskedBatch model_input(const PackedBatch& batch) {
-  auto view = [](const auto& values) {
-    return Vector<const typename std::decay_t<decltype(values)>::value_type>(values.data(), values.size());
-  };
-  return MaskedBatch{.items = view(batch.items),
-                     .positions = view(batch.positions),
-                     .sequence_offsets = view(batch.sequence_offsets),
-                     .row_ids = view(batch.row_ids),
-                     .masked_rows = view(batch.masked_rows),
-                     .masked_row_ids = view(batch.masked_row_ids)};
+MaskedBatch model_input(Tape& tape, const PackedBatch& batch) {
+  return MaskedBatch{.items = tape.on_device(batch.items),
+                     .positions = tape.on_device(batch.positions),
+                     .sequence_offsets = tape.on_device(batch.sequence_offsets),
+                     .row_ids = tape.on_device(batch.row_ids),
+                     .masked_rows = tape.on_device(batch.masked_rows),
+                     .masked_row_ids = tape.on_device(batch.masked_row_ids)};
 }
 
 ShardPlan shard_plan(const TrainingConfig& config, const Communicator& communicator) {
@@ -104,27 +99,27 @@ TrainingStep::TrainingStep(Device& device, Communicator& communicator, ModelInst
       total_steps_(total_steps),
       sharded_(config.optimizer.sharded && communicator.size() > 1),
       sync_(communicator, instance.gradients(), instance.parameters(), sharded_),
-      optimizer_(sharded_ ? Optimizer(config.optimizer, instance.parameters(), sync_.shares())
-                          : Optimizer(config.optimizer, instance.parameters())) {
+      optimizer_(sharded_ ? Optimizer(config.optimizer, instance.parameters(), device, sync_.shares())
+                          : Optimizer(config.optimizer, instance.parameters(), device)),
+      arena_(device.kind()) {
   for (int shards = shard_plan(config.training, communicator).local_shards; shards > 1; shards /= 2) {
-    Partial partial;
-    partial.gradient = HostBlock(instance.parameters().size() * static_cast<int64_t>(sizeof(float)));
-    partials_.push_back(std::move(partial));
+    partials_.push_back(device.allocate(instance.parameters().size() * static_cast<int64_t>(sizeof(float))));
   }
 }
 
-// Gives the sum of the losses of a shard's masked rows; its gradient is added to the parameters' gradients.
-double TrainingStep::compute_shard(const StepBatch& batch, size_t shard, int64_t step) {
+// The losses of a shard's pieces go to device_losses_, its gradient is added to the parameters' gradients.
+void TrainingStep::compute_shard(const StepBatch& batch, size_t shard, int64_t step) {
   const bool last_shard = shard + 1 == batch.shard_ends.size();
   const size_t begin = shard == 0 ? 0 : batch.shard_ends[shard - 1], end = batch.shard_ends[shard];
-  double loss_sum = 0;
+  double* losses = device_losses_.as<double>(static_cast<int64_t>(losses_.size())).data();
   for (size_t index = begin; index < end; ++index) {
     const PackedBatch& piece = batch.pieces[index];
     arena_.reset();
     Tape tape(device_, arena_, Mode::kTraining, static_cast<uint64_t>(config_.training.seed),
               static_cast<uint32_t>(step));
-    const Vector<const int32_t> targets(piece.targets.data(), piece.targets.size());
-    loss_sum += instance_.model().loss(tape, model_input(piece), targets)[0];
+    const MaskedBatch input = model_input(tape, piece);
+    const Vector<double> loss = instance_.model().loss(tape, input, tape.on_device(piece.targets));
+    device_.copy_within(loss.data(), losses + index, 1);
     // Where shards are folded, the gradient is whole only after that.
     if (last_shard && index + 1 == end && partials_.empty()) {
       tape.backward([this](int parameter) { sync_.parameter_ready(parameter); });
@@ -132,36 +127,58 @@ double TrainingStep::compute_shard(const StepBatch& batch, size_t shard, int64_t
       tape.backward();
     }
   }
-  return loss_sum;
 }
 
 // Adds the shard just computed to what came before it, as a binary counter adds one: the sum of all is the tree sum.
-void TrainingStep::fold_shard(size_t shard, size_t shards, double& loss) {
+void TrainingStep::fold_shard(size_t shard, size_t shards) {
   const Vector<float> gradient = instance_.parameters().gradients();
   size_t level = 0;
   for (; (shard >> level) & 1; ++level) {
-    const Vector<const float> before(reinterpret_cast<const float*>(partials_[level].gradient.data()), gradient.size());
-    itemloom::run(device_, AddScaled{.scale = 1, .x = before, .y = gradient});
-    loss = partials_[level].loss + loss;
+    itemloom::run(device_, AddScaled{.scale = 1, .x = partials_[level].as<float>(gradient.size()), .y = gradient});
   }
   if (shard + 1 == shards) return;
-  std::memcpy(partials_[level].gradient.data(), gradient.data(), static_cast<size_t>(gradient.size()) * sizeof(float));
-  partials_[level].loss = loss;
+  device_.copy_within(gradient.data(), partials_[level].as<float>(gradient.size()).data(), gradient.size());
   itemloom::run(device_, Fill{.value = 0, .y = gradient});
 }
 
-double TrainingStep::compute_shards(const StepBatch& batch, int64_t step) {
-  double loss = 0;
-  for (size_t shard = 0; shard < batch.shard_ends.size(); ++shard) {
-    loss = compute_shard(batch, shard, step);
-    if (!partials_.empty()) fold_shard(shard, batch.shard_ends.size(), loss);
+void TrainingStep::compute_shards(const StepBatch& batch, int64_t step) {
+  const size_t pieces = batch.shard_ends.back();
+  if (pieces > losses_.size()) {
+    losses_.resize(pieces);
+    device_losses_ = device_.allocate(static_cast<int64_t>(pieces * sizeof(double)));
   }
+  for (size_t shard = 0; shard < batch.shard_ends.size(); ++shard) {
+    compute_shard(batch, shard, step);
+    if (!partials_.empty()) fold_shard(shard, batch.shard_ends.size());
+  }
+}
+
+// The loss of this rank: pieces in their order make a shard's, which are summed in the gradients' tree.
+double TrainingStep::read_loss(const StepBatch& batch) {
+  const int64_t pieces = static_cast<int64_t>(batch.shard_ends.back());
+  device_.copy_to_host(device_losses_.as<double>(pieces).data(), losses_.data(), pieces);
+  std::array<double, kMostShards> sums{};
+  std::array<const double*, kMostShards> sources{};
+  size_t piece = 0;
+  for (size_t shard = 0; shard < batch.shard_ends.size(); ++shard) {
+    for (; piece < batch.shard_ends[shard]; ++piece) sums[shard] += losses_[piece];
+    sources[shard] = &sums[shard];
+  }
+  double loss = 0;
+  tree_sum(sources.data(), static_cast<int>(batch.shard_ends.size()), 1, &loss);
   return loss;
+}
+
+// Every rank's share of a buffer comes to all of them.
+void TrainingStep::gather(ExchangeBuffer& buffer) {
+  buffer.begin_after_device();
+  for (const FlatRange& bucket : sync_.buckets()) buffer.all_gather(bucket);
+  buffer.device_continues_after();
 }
 
 // Each rank has updated its own share of the parameters.
 void TrainingStep::share_values() {
-  for (const FlatRange& bucket : sync_.buckets()) instance_.values().all_gather(bucket);
+  gather(instance_.values());
   // The other shares hold sums of some ranks, which nobody needs.
   itemloom::run(device_, Fill{.value = 0, .y = instance_.parameters().gradients()});
 }
@@ -172,7 +189,8 @@ StepResult TrainingStep::run(const StepBatch& batch, int64_t step, bool asked_to
   status.step.store(step + 1, std::memory_order_relaxed);
   status.enter(RankPhase::kComputing);
   Lap lap;
-  const StepTotals mine{compute_shards(batch, step), batch.masked, asked_to_stop};
+  compute_shards(batch, step);
+  const StepTotals mine{read_loss(batch), batch.masked, asked_to_stop};
   result.compute_seconds = lap();
   status.enter(RankPhase::kReducingGradients);
   sync_.finish();
@@ -183,7 +201,7 @@ StepResult TrainingStep::run(const StepBatch& batch, int64_t step, bool asked_to
   result.masked = totals.masked;
   result.stop = totals.stop > 0;
   double scale = 1.0 / static_cast<double>(result.masked);
-  result.gradient_norm = optimizer_.gradient_norm(device_, communicator_, scale);
+  result.gradient_norm = optimizer_.gradient_norm(communicator_, scale);
   result.learning_rate =
       config_.optimizer.learning_rate * schedule_factor(config_.optimizer.schedule, step, total_steps_);
   if (!std::isfinite(result.loss_sum) || !std::isfinite(result.gradient_norm)) {
@@ -194,7 +212,7 @@ StepResult TrainingStep::run(const StepBatch& batch, int64_t step, bool asked_to
   if (config_.optimizer.clip_norm > 0 && result.gradient_norm > config_.optimizer.clip_norm) {
     scale *= config_.optimizer.clip_norm / result.gradient_norm;
   }
-  optimizer_.step(device_, result.learning_rate, scale);
+  optimizer_.step(result.learning_rate, scale);
   if (sharded_) share_values();
   result.update_seconds = lap();
   return result;
@@ -210,10 +228,10 @@ void TrainingStep::gather_slots(FunctionRef<void(const std::string&, Vector<cons
     }
     int64_t begin = 0;
     for (const FlatRange& range : optimizer_.owned()) {
-      copy_floats(slot.values.slice(begin, range.size()), whole.slice(range.begin, range.size()));
+      device_.copy_within(slot.values.data() + begin, whole.data() + range.begin, range.size());
       begin += range.size();
     }
-    for (const FlatRange& bucket : sync_.buckets()) instance_.gradients().all_gather(bucket);
+    gather(instance_.gradients());
     take(slot.name, whole);
     communicator_.barrier();
   }
@@ -221,17 +239,18 @@ void TrainingStep::gather_slots(FunctionRef<void(const std::string&, Vector<cons
 }
 
 void TrainingStep::scatter_slots(FunctionRef<void(const std::string&, Vector<float>)> give) {
-  const Vector<float> whole = instance_.parameters().gradients();
+  HostImage image(device_, instance_.parameters().gradients());
+  const Vector<float> whole = image.floats();
   for (const Optimizer::Slot& slot : optimizer_.slots()) {
     if (communicator_.is_first()) give(slot.name, whole);
     communicator_.broadcast(whole.data(), whole.size() * static_cast<int64_t>(sizeof(float)));
     int64_t begin = 0;
     for (const FlatRange& range : optimizer_.owned()) {
-      copy_floats(whole.slice(range.begin, range.size()), slot.values.slice(begin, range.size()));
+      device_.copy_from_host(whole.data() + range.begin, slot.values.data() + begin, range.size());
       begin += range.size();
     }
   }
-  itemloom::run(device_, Fill{.value = 0, .y = whole});
+  itemloom::run(device_, Fill{.value = 0, .y = instance_.parameters().gradients()});
 }
 
 }  // namespace itemloom

@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "core/arena.h"
 #include "core/communicator.h"
 #include "core/device.h"
-#include "core/memory.h"
 #include "core/parameters.h"
 #include "data/loader.h"
 #include "layers/models/bert4rec.h"
@@ -22,10 +22,10 @@ namespace itemloom {
 class ModelInstance {
  public:
   // A model on its own.
-  ModelInstance(const ModelConfig& config, int64_t items, int64_t max_length, uint64_t seed);
+  ModelInstance(Device& device, const ModelConfig& config, int64_t items, int64_t max_length, uint64_t seed);
   // A rank's model, whose gradients meet those of the other ranks; with `shared_values` its parameters do, too.
-  ModelInstance(const ModelConfig& config, int64_t items, int64_t max_length, uint64_t seed, Communicator& communicator,
-                bool shared_values);
+  ModelInstance(Device& device, const ModelConfig& config, int64_t items, int64_t max_length, uint64_t seed,
+                Communicator& communicator, bool shared_values);
 
   const Bert4Rec& model() const { return model_; }
   ParameterStore& parameters() { return parameters_; }
@@ -39,8 +39,8 @@ class ModelInstance {
   std::unique_ptr<ExchangeBuffer> values_, gradients_;
 };
 
-// A packed batch as the model sees it.
-MaskedBatch model_input(const PackedBatch& batch);
+// A packed batch as the model sees it, on the tape's device.
+MaskedBatch model_input(Tape& tape, const PackedBatch& batch);
 
 struct StepResult {
   double loss_sum = 0;       // over the masked rows of the whole batch
@@ -79,14 +79,17 @@ class TrainingStep {
   int64_t arena_bytes() const { return arena_.reserved(); }
 
   // Collectives. The whole of each state buffer of the optimizer, laid out as the parameters, is handed to `take` in
-  // turn, valid during the call; and is taken, on each rank, from what `give` has put in on rank 0.
+  // turn, in the memory of the device, valid during the call; and is taken, on each rank, from what `give` has put in
+  // on rank 0.
   void gather_slots(FunctionRef<void(const std::string& name, Vector<const float> values)> take);
   void scatter_slots(FunctionRef<void(const std::string& name, Vector<float> values)> give);
 
  private:
-  double compute_shards(const StepBatch& batch, int64_t step);
-  double compute_shard(const StepBatch& batch, size_t shard, int64_t step);
-  void fold_shard(size_t shard, size_t shards, double& loss);
+  void compute_shards(const StepBatch& batch, int64_t step);
+  void compute_shard(const StepBatch& batch, size_t shard, int64_t step);
+  void fold_shard(size_t shard, size_t shards);
+  double read_loss(const StepBatch& batch);
+  void gather(ExchangeBuffer& buffer);
   void share_values();
 
   Device& device_;
@@ -98,12 +101,9 @@ class TrainingStep {
   GradientSync sync_;
   Optimizer optimizer_;
   Arena arena_;
-  // Sums of 2^level shards that wait for the next as many.
-  struct Partial {
-    HostBlock gradient;
-    double loss = 0;
-  };
-  std::vector<Partial> partials_;
+  std::vector<DeviceBlock> partials_;  // gradients of 2^level shards that wait for those of the next as many
+  DeviceBlock device_losses_;          // of the batch's pieces
+  std::vector<double> losses_;
 };
 
 }  // namespace itemloom

@@ -102,23 +102,26 @@ struct Reports {
 // State buffers of the optimizer for all parameters.
 struct WholeSlots {
   std::vector<Optimizer::Slot> slots;
-  std::vector<HostBlock> memory;  // of slots that are put together from slices
+  std::vector<DeviceBlock> memory;  // of slots that are put together from slices
 };
 
 class TrainingRun {
  public:
-  TrainingRun(const LoadedConfig& loaded, const RunFolder& folder, TrainingData data, Communicator& communicator)
+  TrainingRun(const LoadedConfig& loaded, const RunFolder& folder, TrainingData data, Device& device,
+              Communicator& communicator)
       : config_(loaded.values),
         folder_(folder),
         communicator_(communicator),
+        device_(device),
         dataset_(std::move(data.dataset)),
         split_(std::move(data.split)),
-        instance_(config_.model, dataset_.item_count(), config_.data.max_length, seed(), communicator,
+        instance_(device_, config_.model, dataset_.item_count(), config_.data.max_length, seed(), communicator,
                   config_.optimizer.sharded),
         loader_(dataset_.items, std::move(data.windows), Masking(config_.masking, seed(), dataset_.item_count()),
                 loader_options(config_, shard_plan(config_.training, communicator))),
         step_(device_, communicator, instance_, config_, total_steps(config_, loader_.batches(0))),
-        kept_(folder, config_.training.keep_last, config_.training.keep_best) {}
+        kept_(folder, config_.training.keep_last, config_.training.keep_best),
+        writer_(device_) {}
 
   void restore();
   // On rank 0: leaves in the folder the checkpoints that are to be kept.
@@ -129,8 +132,8 @@ class TrainingRun {
   uint64_t seed() const { return static_cast<uint64_t>(config_.training.seed); }
   void save(bool newest, std::optional<double> metric = {});
   void finish_saving();
-  WholeSlots whole_slots() const;
-  CheckpointState checkpoint_state(const WholeSlots& whole) const;
+  WholeSlots whole_slots();
+  CheckpointState checkpoint_state(Vector<float> parameters, const std::vector<Optimizer::Slot>& slots) const;
   bool run_epoch(const SignalWatch& signals);
   bool take_step(const StepBatch& batch, double data_wait, bool asked_to_stop);
   void finish_epoch();
@@ -144,7 +147,7 @@ class TrainingRun {
   const Config& config_;
   RunFolder folder_;
   Communicator& communicator_;
-  Device device_;
+  Device& device_;
   Dataset dataset_;
   Split split_;
   ModelInstance instance_;
@@ -162,24 +165,25 @@ class TrainingRun {
 };
 
 // The optimizer's own, or, where it has slices, room for whole ones.
-WholeSlots TrainingRun::whole_slots() const {
+WholeSlots TrainingRun::whole_slots() {
   WholeSlots whole{.slots = step_.optimizer().slots(), .memory = {}};
   if (!step_.sharded()) return whole;
   const int64_t floats = instance_.parameters().size();
   for (Optimizer::Slot& slot : whole.slots) {
-    whole.memory.emplace_back(floats * static_cast<int64_t>(sizeof(float)));
-    slot.values = Vector<float>(reinterpret_cast<float*>(whole.memory.back().data()), floats);
+    whole.memory.push_back(device_.allocate(floats * static_cast<int64_t>(sizeof(float))));
+    slot.values = whole.memory.back().as<float>(floats);
   }
   return whole;
 }
 
-// Views of all that a checkpoint holds.
-CheckpointState TrainingRun::checkpoint_state(const WholeSlots& whole) const {
+// All that a checkpoint holds, with views of the parameters' values and the optimizer's state given.
+CheckpointState TrainingRun::checkpoint_state(Vector<float> parameters,
+                                              const std::vector<Optimizer::Slot>& slots) const {
   CheckpointState state;
-  const ParameterStore& parameters = instance_.parameters();
-  state.parameters = tensors_of(parameters, parameters.values());
-  for (const Optimizer::Slot& slot : whole.slots) {
-    const auto tensors = tensors_of(parameters, slot.values, config_.optimizer.name + "." + slot.name + "/");
+  const ParameterStore& store = instance_.parameters();
+  state.parameters = tensors_of(store, parameters);
+  for (const Optimizer::Slot& slot : slots) {
+    const auto tensors = tensors_of(store, slot.values, config_.optimizer.name + "." + slot.name + "/");
     state.optimizer_slots.insert(state.optimizer_slots.end(), tensors.begin(), tensors.end());
   }
   state.texts = {{"config_fingerprint", config_fingerprint(config_)}, {"dataset_hash", dataset_.hash}};
@@ -211,12 +215,12 @@ void TrainingRun::save(bool newest, std::optional<double> metric) {
   CheckpointState state;
   if (communicator_.is_first()) {
     whole = whole_slots();
-    state = checkpoint_state(whole);
+    state = checkpoint_state(instance_.parameters().values(), whole.slots);
   }
   size_t place = 0;
   step_.gather_slots([&](const std::string&, Vector<const float> values) {
     if (whole.memory.empty()) return;
-    std::memcpy(whole.memory[place++].data(), values.data(), static_cast<size_t>(values.size()) * sizeof(float));
+    device_.copy_within(values.data(), whole.memory[place++].as<float>(values.size()).data(), values.size());
   });
   if (metric) state.numbers[KeptCheckpoints::kMetric] = *metric;
   together(communicator_, [&] {
@@ -237,20 +241,25 @@ void TrainingRun::take_over_checkpoints() {
 
 // A collective: rank 0 reads the checkpoint and hands it out.
 void TrainingRun::restore() {
-  WholeSlots loaded;
+  HostImage parameters(device_, instance_.parameters().values());
+  std::vector<Optimizer::Slot> loaded;
+  std::vector<HostBlock> memory;
   CheckpointState saved;
+  const int64_t floats = instance_.parameters().size(), bytes = floats * static_cast<int64_t>(sizeof(float));
   together(communicator_, [&] {
     if (!communicator_.is_first()) return;
-    loaded = whole_slots();
-    saved = checkpoint_state(loaded);
+    for (const Optimizer::Slot& slot : step_.optimizer().slots()) {
+      memory.emplace_back(bytes);
+      loaded.push_back({slot.name, Vector<float>(reinterpret_cast<float*>(memory.back().data()), floats)});
+    }
+    saved = checkpoint_state(parameters.floats(), loaded);
     load_checkpoint(folder_.last_checkpoint(), saved);
   });
-  const Vector<float> values = instance_.parameters().values();
-  communicator_.broadcast(values.data(), values.size() * static_cast<int64_t>(sizeof(float)));
+  communicator_.broadcast(parameters.floats().data(), bytes);
+  parameters.upload();
   size_t place = 0;
   step_.scatter_slots([&](const std::string&, Vector<float> whole) {
-    const float* values = loaded.slots[place++].values.data();
-    std::memcpy(whole.data(), values, static_cast<size_t>(whole.size()) * sizeof(float));
+    std::memcpy(whole.data(), loaded[place++].values.data(), static_cast<size_t>(bytes));
   });
   const CheckpointEntries entries = unpack_entries(communicator_.all_gather_text(pack_entries(saved)).front());
   step_.optimizer().set_steps(entries.integers.at("optimizer_steps"));
@@ -451,8 +460,8 @@ void check_same_run(const LoadedConfig& loaded, const RunFolder& folder) {
 // The folder and the data of a run, as rank 0 has them; the other ranks read what it has written there.
 class RunStart {
  public:
-  RunStart(const LoadedConfig& loaded, const RunFolder& folder, bool resume, Communicator& communicator)
-      : loaded_(loaded), folder_(folder), resume_(resume), communicator_(communicator) {}
+  RunStart(const LoadedConfig& loaded, const RunFolder& folder, bool resume, Device& device, Communicator& communicator)
+      : loaded_(loaded), folder_(folder), resume_(resume), device_(device), communicator_(communicator) {}
 
   // On rank 0: reads and checks everything before the folder of a new run is made.
   void begin() {
@@ -489,7 +498,7 @@ class RunStart {
   RunOutcome run() {
     communicator_.broadcast(&has_checkpoint_, sizeof has_checkpoint_);
     check_same_dataset(communicator_, data_->dataset);
-    TrainingRun run(loaded_, folder_, std::move(*data_), communicator_);
+    TrainingRun run(loaded_, folder_, std::move(*data_), device_, communicator_);
     if (has_checkpoint_) run.restore();
     together(communicator_, [&] {
       if (!resume_ || !communicator_.is_first()) return;
@@ -508,6 +517,7 @@ class RunStart {
   const LoadedConfig& loaded_;
   const RunFolder& folder_;
   bool resume_;
+  Device& device_;
   Communicator& communicator_;
   std::optional<TrainingData> data_;
   std::optional<FolderLock> lock_;
@@ -522,7 +532,10 @@ RunOutcome train_run(const LoadedConfig& loaded, const std::string& path, bool r
   check_same_config(communicator, loaded);
   use_threads(loaded.values.training, communicator);
   const RunFolder folder(path);
-  RunStart start(loaded, folder, resume, communicator);
+  // Before anything is read or written: a GPU that is not there is soon said.
+  std::optional<Device> device;
+  together(communicator, [&] { device.emplace(device_kind(loaded.values.device), communicator.local_rank()); });
+  RunStart start(loaded, folder, resume, *device, communicator);
   together(communicator, [&] {
     if (communicator.is_first()) start.begin();
   });

@@ -43,7 +43,7 @@ void copy(CudaContext& context, const void* from, void* to, int64_t bytes, Direc
   constexpr cudaMemcpyKind kKinds[] = {cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice};
   const cudaMemcpyKind kind = kKinds[static_cast<int>(direction)];
   cuda_check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kind, context.stream()), "copying");
-  if (direction != Direction::kWithin) synchronize(context);
+  if (direction == Direction::kToHost) synchronize(context);
 }
 
 void zero(CudaContext& context, void* data, int64_t bytes) {

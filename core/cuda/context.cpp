@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/check.h"
+#include "core/cuda/nccl_exchange.h"
 
 namespace itemloom {
 namespace {
@@ -94,6 +95,12 @@ std::byte* CudaContext::scratch(int64_t bytes) {
   return scratch_;
 }
 
+std::shared_ptr<NcclGroup> CudaContext::nccl_group(Communicator& communicator) {
+  std::shared_ptr<NcclGroup> group = nccl_group_.lock();
+  if (!group) nccl_group_ = group = std::make_shared<NcclGroup>(*this, communicator);
+  return group;
+}
+
 void CudaContext::after_launch(const char* kernel) {
   cudaError_t status = cudaGetLastError();
   if (status == cudaSuccess && synchronous_) status = cudaStreamSynchronize(stream_);
@@ -110,8 +117,8 @@ std::vector<CudaGpu> cuda_gpus() {
   for (int ordinal = 0; ordinal < count; ++ordinal) {
     cudaDeviceProp properties;
     cuda_check(cudaGetDeviceProperties(&properties, ordinal), "asking the GPU what it is");
-    gpus.push_back({properties.name, properties.major, properties.minor,
-                    static_cast<int64_t>(properties.totalGlobalMem)});
+    gpus.push_back(
+        {properties.name, properties.major, properties.minor, static_cast<int64_t>(properties.totalGlobalMem)});
   }
   return gpus;
 }

@@ -6,10 +6,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 namespace itemloom {
+
+class Communicator;
+class NcclGroup;
 
 // Every return code of the CUDA runtime, cuBLAS and NCCL goes through one of these. They throw Error naming `what` was
 // being done and the library's own words.
@@ -40,6 +44,9 @@ class CudaContext {
   std::byte* blas_workspace() const { return blas_workspace_; }
   static constexpr int64_t kBlasWorkspaceBytes = int64_t{32} << 20;
 
+  // The ranks' GPUs; a collective when it is asked for the first time. Always of the same communicator.
+  std::shared_ptr<NcclGroup> nccl_group(Communicator& communicator);
+
   // After every launch. ITEMLOOM_CUDA_SYNC=1 waits for each kernel, so that an error names the kernel it is of.
   void after_launch(const char* kernel);
 
@@ -52,6 +59,7 @@ class CudaContext {
   std::byte* blas_workspace_ = nullptr;
   std::byte* scratch_ = nullptr;
   int64_t scratch_bytes_ = 0;
+  std::weak_ptr<NcclGroup> nccl_group_;  // lives as long as a buffer that uses it
 };
 
 // The GPUs that the driver shows, and a line for people about each: name, compute capability, memory. Empty without a

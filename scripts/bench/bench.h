@@ -23,7 +23,7 @@
 #include <string>
 #include <vector>
 
-#include "core/memory.h"
+#include "core/arena.h"
 
 namespace itemloom::bench {
 

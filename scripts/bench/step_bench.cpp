@@ -56,7 +56,7 @@ struct StepState {
         history.push_back(static_cast<int32_t>(std::min<double>(items - 1, std::pow(draw, 2) * items)));
       }
     }
-    instance = std::make_unique<ModelInstance>(config.model, items, max_length, 1);
+    instance = std::make_unique<ModelInstance>(device, config.model, items, max_length, 1);
     loader = std::make_unique<Loader>(Vector<const int32_t>(history.data(), history.size()), windows,
                                       Masking(config.masking, 1, items),
                                       LoaderOptions{.max_length = max_length,

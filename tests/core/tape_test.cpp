@@ -25,9 +25,9 @@ Tensor twice(Tape& tape, const Tensor& x) {
 TEST_CASE("backward walks in reverse, reuses gradient memory and starts it from zero", "[tape]") {
   ParameterStore store;
   store.add("x", 300, 7, {.mean = 1});
-  store.allocate(1);
   Device device;
-  Arena arena(1 << 20);
+  store.allocate(device, 1);
+  Arena arena(DeviceKind::kCpu, 1 << 20);
   Tape tape(device, arena, Mode::kTraining);
   Tensor x = store.tensor(0);
   for (int i = 0; i < 10; ++i) x = twice(tape, x);
@@ -43,9 +43,9 @@ TEST_CASE("backward walks in reverse, reuses gradient memory and starts it from 
 TEST_CASE("an op nobody differentiated is skipped, and inference records nothing", "[tape]") {
   ParameterStore store;
   store.add("x", 3, 2, {.mean = 1});
-  store.allocate(1);
   Device device;
-  Arena arena(1 << 20);
+  store.allocate(device, 1);
+  Arena arena(DeviceKind::kCpu, 1 << 20);
   {
     Tape tape(device, arena, Mode::kTraining);
     const Tensor unused = twice(tape, store.tensor(0));
@@ -62,9 +62,9 @@ TEST_CASE("an op nobody differentiated is skipped, and inference records nothing
 TEST_CASE("a parameter is ready when the op that used it first has been undone", "[tape]") {
   ParameterStore store;
   for (const char* name : {"first", "second", "again", "unused"}) store.add(name, 2, 2, {.mean = 1});
-  store.allocate(1);
   Device device;
-  Arena arena(1 << 20);
+  store.allocate(device, 1);
+  Arena arena(DeviceKind::kCpu, 1 << 20);
   for (int turn = 0; turn < 2; ++turn) {
     Tape tape(device, arena, Mode::kTraining);
     const Tensor loss = twice(tape, twice(tape, store.tensor(0)));
@@ -85,7 +85,7 @@ TEST_CASE("a parameter is ready when the op that used it first has been undone",
 
 TEST_CASE("dropout streams are handed out in order", "[tape]") {
   Device device;
-  Arena arena(1 << 20);
+  Arena arena(DeviceKind::kCpu, 1 << 20);
   Tape tape(device, arena, Mode::kTraining, 77, 5);
   REQUIRE(tape.next_dropout().stream == 0);
   REQUIRE(tape.next_dropout(4).stream == 1);
@@ -96,7 +96,7 @@ TEST_CASE("dropout streams are handed out in order", "[tape]") {
 }
 
 TEST_CASE("arena chunks never move and are reused after a reset", "[memory]") {
-  Arena arena(1 << 20);
+  Arena arena(DeviceKind::kCpu, 1 << 20);
   std::set<float*> first;
   for (int i = 0; i < 40; ++i) first.insert(arena.take<float>(40000));
   const int64_t reserved = arena.reserved();
@@ -115,8 +115,9 @@ TEST_CASE("initial values depend on seed and name alone", "[parameters]") {
   a.add("one.weight", 50, 40, {.mean = 0, .deviation = 0.02f});
   b.add("other.weight", 3, 5, {.mean = 0, .deviation = 1});
   b.add("one.weight", 50, 40, {.mean = 0, .deviation = 0.02f});
-  a.allocate(9);
-  b.allocate(9);
+  Device device;
+  a.allocate(device, 9);
+  b.allocate(device, 9);
   double sum = 0, squares = 0;
   for (int64_t index = 0; index < 2000; ++index) {
     const float value = a.tensor(0).flat()[index];

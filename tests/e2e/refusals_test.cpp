@@ -561,4 +561,15 @@ TEST_CASE("a loss that is not finite ends the run with a clear message", "[e2e][
   REQUIRE(!fs::exists(folder.path("runs/a/checkpoint-last.h5")));
 }
 
+#ifndef ITEMLOOM_CUDA
+TEST_CASE("device cuda is refused by a program without CUDA before anything is written", "[e2e][refusals]") {
+  const TemporaryFolder folder;
+  write_table_config(folder);
+  test::write_text(folder.path("rows"), table([](int64_t) { return ""; }));
+  require_refused(folder, kTrain + Words{"--set", "device=cuda"}, {"device is cuda", "built without CUDA"});
+  require_refused(folder, kTrain + Words{"--set", "device=cuda", "--set", "training.bitwise_across_ranks=true"},
+                  {"training.bitwise_across_ranks", "device cuda"});
+}
+#endif
+
 }  // namespace itemloom

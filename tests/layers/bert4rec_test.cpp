@@ -63,7 +63,8 @@ TEST_CASE("logits, loss and every gradient agree with PyTorch", "[bert4rec]") {
     INFO(name);
     ParameterStore store;
     const Bert4Rec model(Scope(store), golden_config(name), 13, 7);
-    store.allocate(1);
+    Device device;
+    store.allocate(device, 1);
     for (const ParameterInfo& info : store.infos()) {
       const auto values = golden.read<float>("/" + name + "/value/" + info.name);
       REQUIRE(static_cast<int64_t>(values.size()) == info.size);
@@ -72,7 +73,6 @@ TEST_CASE("logits, loss and every gradient agree with PyTorch", "[bert4rec]") {
     // Nothing in the golden file is left unused.
     REQUIRE(golden.children("/" + name + "/value").size() == store.infos().size());
 
-    Device device;
     Arena arena;
     {
       Tape tape(device, arena, Mode::kInference);
@@ -108,11 +108,11 @@ TEST_CASE("a model learns one batch by heart", "[bert4rec]") {
     config.dropout = config.attention_dropout = 0;
     ParameterStore store;
     const Bert4Rec model(Scope(store), config, 13, 7);
-    store.allocate(3);
+    Device device;
+    store.allocate(device, 3);
     OptimizerConfig adam;
     adam.weight_decay = 0;
-    Optimizer optimizer(adam, store);
-    Device device;
+    Optimizer optimizer(adam, store, device);
     Arena arena;
     double loss = 0;
     for (int step = 0; step < 300; ++step) {
@@ -120,7 +120,7 @@ TEST_CASE("a model learns one batch by heart", "[bert4rec]") {
       Tape tape(device, arena, Mode::kTraining, 1, static_cast<uint32_t>(step));
       loss = model.loss(tape, data.batch(), data.target_view())[0] / 7;
       tape.backward();
-      optimizer.step(device, 0.01, 1.0 / 7);
+      optimizer.step(0.01, 1.0 / 7);
     }
     INFO(name << ": " << loss);
     REQUIRE(loss < 0.01);

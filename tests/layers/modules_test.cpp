@@ -25,8 +25,8 @@ TEST_CASE("a block gives selected rows the bits they have in the whole", "[modul
                                      .norm_epsilon = 1e-5f,
                                      .deviation = 0.3f,
                                      .residual_deviation = 0.3f});
-    store.allocate(4);
     Device device;
+    store.allocate(device, 4);
     Arena arena;
     Tape tape(device, arena, Mode::kTraining, 1, 2);
     Tape again(device, arena, Mode::kTraining, 1, 2);

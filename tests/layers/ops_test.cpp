@@ -93,10 +93,10 @@ TEST_CASE("masked_item_loss puts its gradients in place and they agree with cent
   store.add("hidden", 4, 3, {});
   store.add("table", 6, 3, {});
   store.add("bias", 5, 0, {});
-  store.allocate(1);
+  Device device;
+  store.allocate(device, 1);
   test::fill_random(store.values(), 3);
   const std::vector<int32_t> targets = {0, 4, 2, 2};
-  Device device;
   Arena arena;
   auto loss = [&](Mode mode) {
     arena.reset();
@@ -131,8 +131,8 @@ TEST_CASE("ops refuse shapes that do not fit and name them", "[ops]") {
   store.add("x", 7, 5, {});
   store.add("weight", 3, 4, {});
   store.add("bias", 3, 0, {});
-  store.allocate(1);
   Device device;
+  store.allocate(device, 1);
   Arena arena;
   Tape tape(device, arena, Mode::kInference);
   REQUIRE_THROWS_WITH(ops::linear(tape, store.tensor(0), store.tensor(1), store.tensor(2)),

@@ -11,11 +11,11 @@ namespace itemloom {
 namespace {
 
 // A matrix, which decays, and a vector, which does not.
-ParameterStore small_store() {
+ParameterStore small_store(Device& device) {
   ParameterStore store;
   store.add("layer.weight", 3, 5, {.mean = 1});
   store.add("layer.bias", 4, 0, {.mean = 1});
-  store.allocate(1);
+  store.allocate(device, 1);
   return store;
 }
 
@@ -24,17 +24,17 @@ ParameterStore small_store() {
 TEST_CASE("weight decay leaves vectors alone, and a step zeroes the gradients", "[optim]") {
   for (const std::string name : {"adam", "adamw", "sgd", "rmsprop"}) {
     INFO(name);
-    ParameterStore store = small_store();
+    Device device;
+    ParameterStore store = small_store(device);
     OptimizerConfig config;
     config.name = name;
     config.weight_decay = 0.5;
-    Optimizer optimizer(config, store);
-    Device device;
-    optimizer.step(device, 0.1, 1);
+    Optimizer optimizer(config, store, device);
+    optimizer.step(0.1, 1);
     for (float value : store.tensor(0).flat()) REQUIRE(value < 1);
     for (float value : store.tensor(1).flat()) REQUIRE(value == 1);
     for (float& gradient : store.gradients()) gradient = 2;
-    optimizer.step(device, 0.1, 1);
+    optimizer.step(0.1, 1);
     for (float gradient : store.gradients()) REQUIRE(gradient == 0);
     for (float value : store.tensor(1).flat()) REQUIRE(value < 1);
     REQUIRE(optimizer.steps() == 2);
@@ -42,25 +42,25 @@ TEST_CASE("weight decay leaves vectors alone, and a step zeroes the gradients", 
 }
 
 TEST_CASE("the first Adam step is the learning rate against the gradient's sign, whatever its scale", "[optim]") {
-  ParameterStore store = small_store();
+  Device device;
+  ParameterStore store = small_store(device);
   OptimizerConfig config;
   config.weight_decay = 0;
-  Optimizer optimizer(config, store);
-  Device device;
+  Optimizer optimizer(config, store, device);
   for (float& gradient : store.gradients()) gradient = -300;
-  optimizer.step(device, 0.01, 1.0 / 7);
+  optimizer.step(0.01, 1.0 / 7);
   for (float value : store.tensor(0).flat()) REQUIRE(value == Approx(1.01f));
 }
 
 TEST_CASE("the gradient norm is of the scaled gradient and shows what is not finite", "[optim]") {
-  ParameterStore store = small_store();
   Device device;
+  ParameterStore store = small_store(device);
   store.gradients()[0] = 3;
   store.gradients()[6] = 4;
   OptimizerConfig config;
-  Optimizer optimizer(config, store);
+  Optimizer optimizer(config, store, device);
   const auto communicator = make_self_communicator();
-  const auto norm = [&] { return optimizer.gradient_norm(device, *communicator, 0.5); };
+  const auto norm = [&] { return optimizer.gradient_norm(*communicator, 0.5); };
   REQUIRE(norm() == Approx(2.5));
   store.gradients()[7] = std::numeric_limits<float>::quiet_NaN();
   REQUIRE_FALSE(std::isfinite(norm()));

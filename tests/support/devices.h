@@ -23,7 +23,9 @@ struct Anything {
 
 template <class Struct, size_t... Index>
 constexpr bool has_fields(std::index_sequence<Index...>) {
-  return requires { Struct{(static_cast<void>(Index), Anything())...}; };
+  return requires {
+    Struct{(static_cast<void>(Index), Anything())...};
+  };
 }
 
 template <class Struct, size_t Count = 16>

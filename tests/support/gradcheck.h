@@ -41,9 +41,9 @@ inline void gradcheck(const std::vector<OpInput>& inputs, const OpUnderTest& op,
   for (size_t index = 0; index < inputs.size(); ++index) {
     store.add("input" + std::to_string(index), inputs[index].rows, inputs[index].columns, {});
   }
-  store.allocate(1);
-  fill_random(store.values(), 11, low, high);
   Device device;
+  store.allocate(device, 1);
+  fill_random(store.values(), 11, low, high);
   Arena arena;
   auto tensors = [&] {
     std::vector<Tensor> result;

@@ -55,10 +55,10 @@ TEST_CASE("steps 3 to 10 allocate nothing", "[trainer]") {
       items.push_back(static_cast<int32_t>(test::random_int(2, sample * 100 + place, 300)));
     }
   }
-  ModelInstance instance(config.model, 300, 20, 1);
+  Device device;
+  ModelInstance instance(device, config.model, 300, 20, 1);
   Loader loader(Vector<const int32_t>(items.data(), items.size()), windows, Masking(config.masking, 1, 300),
                 {.max_length = 20, .batch_sequences = 64, .batch_tokens = 0, .piece_tokens = 256, .seed = 1});
-  Device device;
   const auto communicator = make_self_communicator();
   TrainingStep step(device, *communicator, instance, config, 10);
   REQUIRE(loader.batches(0) == 10);

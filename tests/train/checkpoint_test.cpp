@@ -240,7 +240,8 @@ TEST_CASE("parameters are named in a buffer laid out as theirs", "[checkpoint]")
   const Scope scope(store);
   (scope / "head").matrix("weight", 3, 5, {});
   scope.vector("bias", 7, {});
-  store.allocate(1);
+  Device device;
+  store.allocate(device, 1);
   const std::vector<NamedTensor> tensors = tensors_of(store, store.gradients(), "adam.first_moment/");
   REQUIRE(tensors.size() == 2);
   REQUIRE(tensors[0].name == "adam.first_moment/head.weight");

@@ -34,7 +34,8 @@ CheckpointTargets to(const std::string& file) {
 
 TEST_CASE("a snapshot is written as its state was, whatever training does meanwhile", "[checkpoint_writer]") {
   TemporaryFolder folder;
-  CheckpointWriter writer;
+  Device device;
+  CheckpointWriter writer(device);
   for (int round = 0; round < 4; ++round) {
     // Another size in between: memory is taken anew and then used again.
     Large large(static_cast<float>(round), round == 2 ? 30000 : 20000);
@@ -52,7 +53,8 @@ TEST_CASE("a snapshot is written as its state was, whatever training does meanwh
 TEST_CASE("each save waits for the one before, and the end waits for the last", "[checkpoint_writer]") {
   TemporaryFolder folder;
   {
-    CheckpointWriter writer;
+    Device device;
+    CheckpointWriter writer(device);
     for (int round = 0; round < 4; ++round) {
       Large large(static_cast<float>(round));
       writer.save(large.state, to(folder.path(std::to_string(round))));
@@ -68,7 +70,8 @@ TEST_CASE("checkpoints are read while others are written", "[checkpoint_writer]"
   TemporaryFolder folder;
   Large written(1), read(2, 500), found(3, 500);
   save_checkpoint(folder.path("other.h5"), read.state);
-  CheckpointWriter writer;
+  Device device;
+  CheckpointWriter writer(device);
   for (int round = 0; round < 3; ++round) {
     writer.save(written.state, to(folder.path("last.h5")));
     for (int again = 0; again < 30; ++again) {
@@ -87,7 +90,8 @@ TEST_CASE("checkpoints are read while others are written", "[checkpoint_writer]"
 TEST_CASE("links come before the files and removals after", "[checkpoint_writer]") {
   TemporaryFolder folder;
   const std::string last = folder.path("last.h5"), kept = folder.path("a/b/kept.h5"), old = folder.path("old.h5");
-  CheckpointWriter writer;
+  Device device;
+  CheckpointWriter writer(device);
   writer.save(Large(1, 10).state, {.links = {}, .files = {last, old}, .removed = {}});
   writer.save(Large(2, 10).state, {.links = {{.from = last, .to = kept}}, .files = {last}, .removed = {old}});
   writer.finish();
@@ -110,7 +114,8 @@ TEST_CASE("a full disk in the background is an error of the next call", "[checkp
   TemporaryFolder folder;
   const std::string path = folder.path("last.h5");
   // The writer has its memory before the child process begins, which has none of the pool's threads to take it with.
-  CheckpointWriter writer;
+  Device device;
+  CheckpointWriter writer(device);
   writer.save(Large(1).state, to(path));
   writer.finish();
   const std::string at_finish = test::message_on_full_disk(4096, [&] {

@@ -216,7 +216,7 @@ TEST_CASE("figures are the same bits for any batch size and thread count", "[eva
   model_config.hidden_size = 16;
   model_config.initial_std = 0.3;
   Device device;
-  ModelInstance instance(model_config, 60, 10, 3);
+  ModelInstance instance(device, model_config, 60, 10, 3);
   std::string first;
   for (const int64_t batch : {1, 13, 256}) {
     for (const int threads : {1, 2, 3}) {

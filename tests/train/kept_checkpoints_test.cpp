@@ -55,7 +55,8 @@ class SmallRun {
     CheckpointState state;
     state.integers = {{"epoch", place.epoch}, {"batch", place.batch}};
     if (place.metric) state.numbers = {{KeptCheckpoints::kMetric, *place.metric}};
-    CheckpointWriter writer;
+    Device device;
+    CheckpointWriter writer(device);
     writer.save(state, targets);
     writer.finish();
   }

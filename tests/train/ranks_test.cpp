@@ -64,7 +64,7 @@ bool operator==(const Outcome& a, const Outcome& b) {
 // Two epochs.
 Outcome train(Communicator& communicator, const Config& config, const History& history) {
   Device device;
-  ModelInstance instance(config.model, kItems, kMaxLength, 1, communicator, config.optimizer.sharded);
+  ModelInstance instance(device, config.model, kItems, kMaxLength, 1, communicator, config.optimizer.sharded);
   const ShardPlan plan = shard_plan(config.training, communicator);
   Loader loader(Vector<const int32_t>(history.items.data(), static_cast<int64_t>(history.items.size())),
                 history.windows, Masking(config.masking, 1, kItems),
@@ -173,7 +173,7 @@ TEST_CASE("a rank that fails in a step ends the others", "[ranks]") {
   test::Threads one(1);
   const auto messages = test::run_ranks(3, [&](Communicator& communicator) {
     Device device;
-    ModelInstance instance(config.model, kItems, kMaxLength, 1, communicator, false);
+    ModelInstance instance(device, config.model, kItems, kMaxLength, 1, communicator, false);
     TrainingStep step(device, communicator, instance, config, 8);
     StepBatch batch;
     batch.shard_ends = {0};

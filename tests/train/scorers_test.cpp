@@ -135,7 +135,7 @@ TEST_CASE("item-kNN agrees with dense similarities for any number of threads", "
 TEST_CASE("a row of model scores depends on its history alone", "[scorers]") {
   const int64_t items = 67, max_length = 12;
   Device device;
-  ModelInstance instance(small_model(), items, max_length, 3);
+  ModelInstance instance(device, small_model(), items, max_length, 3);
   ModelScorer scorer(device, instance.model(), max_length);
   // 900 histories are about 9,000 rows: several forward passes.
   const auto sequences = random_sequences(900, 20, items, 6);
@@ -162,7 +162,7 @@ TEST_CASE("model scores are the encoded history times the output table", "[score
   for (const bool with_bias : {true, false}) {
     ModelConfig config = small_model();
     config.output_bias = with_bias;
-    ModelInstance instance(config, items, max_length, 3);
+    ModelInstance instance(device, config, items, max_length, 3);
     fill_random(instance.parameters().values(), 4, -0.4f, 0.4f);
     ModelScorer scorer(device, instance.model(), max_length);
     const std::vector<std::vector<int32_t>> sequences = {{1, 2, 3}, {}, {30}};

@@ -14,8 +14,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr char kNotBuilt[] = "not built";
-
 struct Options {
   std::string run;
   bool json = false;
@@ -43,8 +41,7 @@ Json to_json(const ExchangeRate& rate) {
 }
 
 Json to_json(const Diagnosis& diagnosis, const std::vector<Verdict>& verdicts) {
-  Json json = {
-      {"transport", diagnosis.transport}, {"hosts", diagnosis.hosts()}, {"cuda", kNotBuilt}, {"nccl", kNotBuilt}};
+  Json json = {{"transport", diagnosis.transport}, {"hosts", diagnosis.hosts()}};
   json["ranks"] = Json::array();
   for (const RankFacts& rank : diagnosis.ranks) json["ranks"].push_back(to_json(rank));
   json["all_reduce"] = Json::array();
@@ -66,6 +63,7 @@ std::string host_text(const RankFacts& rank) {
   text += fmt::format("\n  /dev/shm {}, {} free\n  MPI: {}", gigabytes(rank.shared_memory_total),
                       gigabytes(rank.shared_memory_free), rank.mpi);
   if (!rank.thread_level.empty()) text += ", thread level " + rank.thread_level;
+  text += fmt::format("\n  CUDA: {}\n  NCCL: {}", rank.cuda, rank.nccl);
   return text;
 }
 
@@ -99,9 +97,8 @@ void print_text(const Diagnosis& diagnosis, const std::vector<Verdict>& verdicts
   const auto count = [](int64_t number, const char* what) {
     return fmt::format("{} {}{}", number, what, number == 1 ? "" : "s");
   };
-  fmt::print("{} on {}, transport: {}; CUDA: {}, NCCL: {}\n",
-             count(static_cast<int64_t>(diagnosis.ranks.size()), "rank"), count(diagnosis.hosts(), "host"),
-             diagnosis.transport, kNotBuilt, kNotBuilt);
+  fmt::print("{} on {}, transport: {}\n", count(static_cast<int64_t>(diagnosis.ranks.size()), "rank"),
+             count(diagnosis.hosts(), "host"), diagnosis.transport);
   print_ranks(diagnosis);
   print_rates(diagnosis);
   if (!diagnosis.folders.empty() && diagnosis.folders.front().error.empty()) {

@@ -14,6 +14,7 @@ namespace {
 
 struct Options : RunOptions {
   std::string split = "test";
+  std::string device;
   bool json = false, dump = false;
 };
 
@@ -34,10 +35,11 @@ void print_table(const EvaluationResult& result) {
 
 void evaluate_run(const Options& options, const Ranks& ranks) {
   std::unique_ptr<OpenedRun> run;
-  together(ranks.communicator, [&] { run = open_run(options.run, options.checkpoint); });
+  together(ranks.communicator,
+           [&] { run = open_run(options.run, options.checkpoint, options.device, ranks.communicator.local_rank()); });
   use_threads(run->config.training, ranks.communicator);
   const EvaluationCases& cases = options.split == "test" ? run->split.test : run->split.validation;
-  ModelScorer model(run->device, run->instance->model(), run->config.data.max_length);
+  ModelScorer model(*run->device, run->instance->model(), run->config.data.max_length);
   const std::vector<int64_t> counts = training_item_counts(run->dataset, run->split);
   PopularityScorer popularity(Vector<const int64_t>(counts.data(), counts.size()));
   ItemKnnScorer item_knn(training_pair_counts(run->dataset, run->split, false));
@@ -66,6 +68,8 @@ void add_evaluate_command(CLI::App& app, const Ranks& ranks) {
   command->add_option("--split", options->split, "test or validation")
       ->check(CLI::IsMember({"test", "validation"}))
       ->capture_default_str();
+  command->add_option("--device", options->device, "cpu or cuda; the one the run was trained on if not given")
+      ->check(CLI::IsMember({"cpu", "cuda"}));
   command->add_flag("--dump-ranks", options->dump, "Also write every held-out item's rank to RUN/ranks-SPLIT.h5");
   command->add_flag("--json", options->json, "Answer with one JSON object");
   command->footer(

@@ -1,0 +1,45 @@
+#include "core/arena.h"
+
+#include <algorithm>
+
+namespace itemloom {
+namespace {
+
+// What a tape notes is small beside its activations.
+constexpr int64_t kHostChunk = int64_t{1} << 20;
+
+}  // namespace
+
+Arena::Arena(DeviceKind kind, int64_t chunk_bytes)
+    : device_{.kind = kind, .chunk_bytes = chunk_bytes}, host_{.kind = DeviceKind::kCpu, .chunk_bytes = kHostChunk} {}
+
+std::byte* Arena::Chunks::take(int64_t bytes) {
+  bytes = (std::max<int64_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
+  while (block < blocks.size() && offset + bytes > blocks[block].bytes()) {
+    ++block;
+    offset = 0;
+  }
+  if (block == blocks.size()) blocks.emplace_back(kind, std::max(bytes, chunk_bytes));
+  std::byte* piece = blocks[block].data() + offset;
+  offset += bytes;
+  used += bytes;
+  return piece;
+}
+
+void Arena::Chunks::reset() {
+  block = 0;
+  offset = used = 0;
+}
+
+void Arena::reset() {
+  device_.reset();
+  host_.reset();
+}
+
+int64_t Arena::reserved() const {
+  int64_t total = 0;
+  for (const DeviceBlock& block : device_.blocks) total += block.bytes();
+  return total;
+}
+
+}  // namespace itemloom

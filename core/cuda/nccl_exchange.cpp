@@ -1,0 +1,136 @@
+#include "core/cuda/nccl_exchange.h"
+
+#include "core/check.h"
+#include "core/cuda/backend.h"
+
+namespace itemloom {
+namespace {
+
+// A rank alone.
+class PlainBuffer : public ExchangeBuffer {
+ public:
+  explicit PlainBuffer(int64_t floats)
+      : memory_(cuda_backend::allocate(floats * static_cast<int64_t>(sizeof(float)))), floats_(floats) {}
+  ~PlainBuffer() override { cuda_backend::free(memory_); }
+
+  Vector<float> values() const override { return Vector<float>(reinterpret_cast<float*>(memory_), floats_); }
+  void reduce_scatter_sum(FlatRange) override {}
+  void all_gather(FlatRange) override {}
+
+ private:
+  std::byte* memory_;
+  int64_t floats_;
+};
+
+class NcclBuffer : public PlainBuffer {
+ public:
+  NcclBuffer(CudaContext& context, Communicator& communicator, std::shared_ptr<NcclGroup> group, int64_t floats)
+      : PlainBuffer(floats), context_(context), communicator_(communicator), group_(std::move(group)) {}
+
+  // Shares are whole blocks, so they differ in size: one reduction a share, all of them one launch.
+  void reduce_scatter_sum(FlatRange range) override {
+    for_each_share(range, "reducing gradients", [&](float* share, size_t floats, int owner) {
+      return ncclReduce(share, share, floats, ncclFloat, ncclSum, owner, group_->ranks(), group_->stream());
+    });
+  }
+  void all_gather(FlatRange range) override {
+    for_each_share(range, "gathering parameters", [&](float* share, size_t floats, int owner) {
+      return ncclBroadcast(share, share, floats, ncclFloat, owner, group_->ranks(), group_->stream());
+    });
+  }
+  void all_reduce_sum(FlatRange range) override {
+    context_.use_on_this_thread();
+    float* data = values().data() + range.begin;
+    nccl_check(ncclAllReduce(data, data, static_cast<size_t>(range.size()), ncclFloat, ncclSum, group_->ranks(),
+                             group_->stream()),
+               "reducing gradients");
+  }
+
+  void begin_after_device() override { group_->wait_for_context(); }
+  void device_continues_after() override {
+    group_->check_health();
+    group_->context_waits();
+  }
+
+ private:
+  template <class Collective>
+  void for_each_share(FlatRange range, const char* what, Collective collective) {
+    context_.use_on_this_thread();
+    nccl_check(ncclGroupStart(), what);
+    for (int owner = 0; owner < communicator_.size(); ++owner) {
+      const FlatRange share = share_of(range, owner, communicator_.size());
+      if (share.size() == 0) continue;
+      nccl_check(collective(values().data() + share.begin, static_cast<size_t>(share.size()), owner), what);
+    }
+    nccl_check(ncclGroupEnd(), what);
+  }
+
+  CudaContext& context_;
+  Communicator& communicator_;
+  std::shared_ptr<NcclGroup> group_;
+};
+
+}  // namespace
+
+void nccl_check(ncclResult_t status, const char* what) {
+  CHECK(status == ncclSuccess, "NCCL failed while ", what, ": ", ncclGetErrorString(status), " (",
+        ncclGetLastError(nullptr), "); NCCL_DEBUG=INFO says more");
+}
+
+NcclGroup::NcclGroup(CudaContext& context, Communicator& communicator) : context_(context) {
+  ncclUniqueId id;
+  if (communicator.is_first()) nccl_check(ncclGetUniqueId(&id), "making an id");
+  communicator.broadcast(&id, sizeof id);
+  context.use_on_this_thread();
+  nccl_check(ncclCommInitRank(&ranks_, communicator.size(), id, communicator.rank()), "meeting the other ranks");
+  cuda_check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
+  for (cudaEvent_t* event : {&context_done_, &group_done_}) {
+    cuda_check(cudaEventCreateWithFlags(event, cudaEventDisableTiming), "making an event");
+  }
+}
+
+NcclGroup::~NcclGroup() {
+  // A rank that unwinds because of an error must not wait for peers that may be gone.
+  ncclResult_t health = ncclSuccess;
+  ncclCommGetAsyncError(ranks_, &health);
+  if (health == ncclSuccess && cudaStreamQuery(stream_) == cudaSuccess) {
+    ncclCommDestroy(ranks_);
+  } else {
+    ncclCommAbort(ranks_);
+  }
+  cudaEventDestroy(context_done_);
+  cudaEventDestroy(group_done_);
+  cudaStreamDestroy(stream_);
+}
+
+void NcclGroup::wait_for_context() {
+  cuda_check(cudaEventRecord(context_done_, context_.stream()), "marking a place in a stream");
+  cuda_check(cudaStreamWaitEvent(stream_, context_done_, 0), "ordering streams");
+}
+
+void NcclGroup::context_waits() {
+  cuda_check(cudaEventRecord(group_done_, stream_), "marking a place in a stream");
+  cuda_check(cudaStreamWaitEvent(context_.stream(), group_done_, 0), "ordering streams");
+}
+
+void NcclGroup::check_health() const {
+  ncclResult_t health = ncclSuccess;
+  nccl_check(ncclCommGetAsyncError(ranks_, &health), "asking for errors");
+  nccl_check(health, "exchanging gradients");
+}
+
+namespace cuda_backend {
+
+std::string nccl_version() {
+  int version = 0;
+  nccl_check(ncclGetVersion(&version), "asking for the version");
+  return join_message(version / 10000, ".", version / 100 % 100, ".", version % 100);
+}
+
+std::unique_ptr<ExchangeBuffer> make_exchange_buffer(CudaContext& context, Communicator& communicator, int64_t floats) {
+  if (communicator.size() == 1) return std::make_unique<PlainBuffer>(floats);
+  return std::make_unique<NcclBuffer>(context, communicator, context.nccl_group(communicator), floats);
+}
+
+}  // namespace cuda_backend
+}  // namespace itemloom
