@@ -152,7 +152,8 @@ void save_dataset(const Dataset& dataset, const std::string& path) {
 }
 
 Dataset load_dataset(const std::string& path, DatasetUse use) {
-  const Hdf5Reader file(path);
+  // Reading all of it to check the seal is for the one that verifies it.
+  const Hdf5Reader file(path, use == DatasetUse::kTraining ? Seal::kIntact : examine_seal(path));
   check_header(file, kKind, kVersion);
   const auto map = std::make_shared<MappedFile>(path);
   Dataset dataset;

@@ -101,7 +101,8 @@ bool starts_as_hdf5(const std::string& path) {
 std::unique_ptr<Hdf5Reader> open_checkpoint(const std::string& path) {
   const Seal seal = examine_seal(path);
   CHECK(seal != Seal::kBroken, "checkpoint ", path,
-        " is damaged (its checksum is not that of its content); use another checkpoint of the run");
+        " is damaged (its checksum is not that of its content); copy another checkpoint of the run over it "
+        "(checkpoint-best.h5, or one in checkpoints/)");
   CHECK(seal == Seal::kIntact || starts_as_hdf5(path), path, " is not a checkpoint, or its beginning is damaged");
   auto file = std::make_unique<Hdf5Reader>(path, seal);
   check_header(*file, kKind, kVersion);
@@ -146,6 +147,13 @@ void check_dataset(const std::string& path, const CheckpointEntries& there, cons
   if (wanted == here.texts.end()) return;
   CHECK(found != there.texts.end() && found->second == wanted->second, path,
         " was trained on another dataset than the run's; put back the data it began with");
+}
+
+void check_config(const std::string& path, const CheckpointEntries& there, const CheckpointEntries& here) {
+  const auto wanted = here.texts.find("config_fingerprint"), found = there.texts.find("config_fingerprint");
+  if (wanted == here.texts.end()) return;
+  CHECK(found != there.texts.end() && found->second == wanted->second, path,
+        " is of a run with another config (its fingerprint differs); put back a checkpoint of this run");
 }
 
 void read_tensors(const Hdf5Reader& file, const std::string& group, const std::vector<NamedTensor>& tensors) {
@@ -208,6 +216,7 @@ std::string load_checkpoint(const std::string& path, CheckpointState& state) {
   if (!state.optimizer_slots.empty()) {
     check_tensors(*file, kOptimizer, state.optimizer_slots, "optimizer", "its state");
   }
+  check_config(path, entries, state);
   read_tensors(*file, kParameters, state.parameters);
   read_tensors(*file, kOptimizer, state.optimizer_slots);
   static_cast<CheckpointEntries&>(state) = std::move(entries);

@@ -53,8 +53,9 @@ std::vector<NamedTensor> tensors_of(const ParameterStore& store, Vector<float> b
 std::string save_checkpoint(const std::string& path, const CheckpointState& state);
 
 // Fills the views, replaces the entries, and gives the SHA-256 that save_checkpoint gave. Throws, before anything of
-// `state` is touched, when the file is missing, damaged, of another kind, when the state has a text dataset_hash and
-// the file another, or when a name or shape differs. A state without optimizer slots takes none, whatever the file has.
+// `state` is touched, when the file is missing, damaged, of another kind, when the state has a text dataset_hash or
+// config_fingerprint and the file another, or when a name or shape differs. A state without optimizer slots takes none,
+// whatever the file has.
 std::string load_checkpoint(const std::string& path, CheckpointState& state);
 
 // The entries alone, from a file verified in the same way.

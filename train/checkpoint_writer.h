@@ -40,14 +40,23 @@ class CheckpointWriter {
   // Waits for the write before, copies all of `state`, starts to write and returns: `state` and what it views may then
   // change. The copy's memory is taken once, as long as the tensors' sizes stay the same.
   void save(const CheckpointState& state, const CheckpointTargets& targets);
+
+  // The same in pieces, for a state whose tensors are not all there at once: begin() waits and makes room, copy_*()
+  // takes what the views of these tensors show now, write() starts to write.
+  void begin(const CheckpointState& state);
+  void copy_parameters();
+  void copy_optimizer_slots(size_t first, size_t count);
+  void write(const CheckpointTargets& targets);
+
   // Returns when everything is on disk. To be called before anybody is told that a state is saved.
   void finish();
 
  private:
-  void copy(const CheckpointState& state);
-  void write(const CheckpointTargets& targets) const;
+  void copy(const NamedTensor& from, const NamedTensor& to);
+  void write_now(const CheckpointTargets& targets) const;
 
   Device& device_;
+  CheckpointState state_;     // as given
   CheckpointState snapshot_;  // its tensors are in memory_
   HostBlock memory_;
   std::future<void> writing_;

@@ -10,18 +10,26 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-Json deciding_values(Config config) {
+// Without what may differ between ranks: paths, and what each one does on its own.
+Json common_values(Config config) {
   Json values = dump_config(outline_of(config));
-  values.erase("evaluation");
   values.erase("export");
   values["data"].erase("files");
   values["data"].erase("titles");
   if (values["data"].contains("columns")) values["data"]["columns"].erase("title");
+  for (const char* key : {"threads", "rank_timeout"}) values["training"].erase(key);
+  return values;
+}
+
+Json deciding_values(const Config& config) {
+  Json values = common_values(config);
+  values.erase("evaluation");
+  values.erase("device");
   const ScheduleConfig& schedule = config.optimizer.schedule;
   const bool ends_with_epochs = schedule.name != "constant" && schedule.total_steps == 0;
   if (!ends_with_epochs) values["training"].erase("epochs");
-  for (const char* key : {"threads", "validate_every", "early_stopping", "checkpoint_every", "keep_last", "keep_best",
-                          "max_skipped_steps", "rank_timeout"}) {
+  for (const char* key :
+       {"validate_every", "early_stopping", "checkpoint_every", "keep_last", "keep_best", "max_skipped_steps"}) {
     values["training"].erase(key);
   }
   values["optimizer"].erase("sharded");
@@ -65,11 +73,11 @@ std::string config_fingerprint(const Config& config) {
   return sha256(nlohmann::json(deciding_values(config)).dump());
 }
 
-std::string deciding_text(const Config& config) {
-  return deciding_values(config).dump();
+std::string common_text(const Config& config) {
+  return common_values(config).dump();
 }
 
-std::string first_deciding_difference(const std::string& here, const std::string& there) {
+std::string first_difference(const std::string& here, const std::string& there) {
   Differences differences;
   const Json here_values = Json::parse(here), there_values = Json::parse(there);
   differences.find("", &here_values, &there_values);
@@ -77,7 +85,7 @@ std::string first_deciding_difference(const std::string& here, const std::string
 }
 
 std::string first_deciding_difference(const Config& here, const Config& there) {
-  return first_deciding_difference(deciding_text(here), deciding_text(there));
+  return first_difference(deciding_values(here).dump(), deciding_values(there).dump());
 }
 
 }  // namespace itemloom

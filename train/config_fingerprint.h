@@ -1,7 +1,8 @@
 // Which values of a config decide what training reaches.
 //
 // All do but paths of files (whose contents have hashes of their own), the number of threads, when to validate, save
-// and stop, and what is measured and exported. Epochs decide only where the learning rate's schedule ends with them.
+// and stop, the device, and what is measured and exported. Epochs decide only where the learning rate's schedule ends
+// with them.
 #pragma once
 
 #include <string>
@@ -18,8 +19,9 @@ std::string config_fingerprint(const Config& config);
 // because of another.
 std::string first_deciding_difference(const Config& here, const Config& there);
 
-// The values that decide, as a JSON text that another rank can send; and the difference of two of them.
-std::string deciding_text(const Config& config);
-std::string first_deciding_difference(const std::string& here, const std::string& there);
+// The values that all ranks of a run must have in common, as a JSON text that another rank can send: what decides, and
+// what says when ranks validate, save and stop together. And the first difference of two of them.
+std::string common_text(const Config& config);
+std::string first_difference(const std::string& here, const std::string& there);
 
 }  // namespace itemloom

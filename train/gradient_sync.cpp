@@ -14,7 +14,8 @@ std::vector<FlatRange> cut_into_buckets(int64_t floats, int ranks) {
   const int64_t blocks = block_count(floats, kShareBlock);
   const int64_t wanted = block_count(blocks, kBucketsPerBuffer);
   // A block a rank at least, so that all of them take part in the sum.
-  const int64_t size = std::clamp<int64_t>(wanted, std::min<int64_t>(ranks, blocks), kLargestBucket / kShareBlock);
+  const int64_t least = std::min<int64_t>(ranks, blocks);
+  const int64_t size = std::clamp(wanted, least, std::max(least, kLargestBucket / kShareBlock));
   std::vector<FlatRange> buckets;
   for (int64_t begin = 0; begin < floats; begin += size * kShareBlock) {
     buckets.push_back({begin, std::min(floats, begin + size * kShareBlock)});

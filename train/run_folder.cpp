@@ -61,12 +61,10 @@ FolderLock RunFolder::begin(const LoadedConfig& loaded, const Dataset& dataset) 
   return lock;
 }
 
-FolderLock RunFolder::go_on(const LoadedConfig& loaded) const {
-  FolderLock lock(path_);
+void RunFolder::go_on(const LoadedConfig& loaded) const {
   remove_leftovers(path_);
   remove_leftovers(kept_checkpoints());
   write_config(loaded);
-  return lock;
 }
 
 // The config comes last, since it is what makes the folder a run.

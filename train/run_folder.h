@@ -63,9 +63,9 @@ class RunFolder {
   // Makes the folder of a new run, with its dataset (unless it is read from a prepared file) and config. When that
   // fails, on a full disk for one, nothing of it stays.
   [[nodiscard]] FolderLock begin(const LoadedConfig& loaded, const Dataset& dataset) const;
-  // Takes the folder of a run to go on with it, clears away what killed writers left, and writes the config, of which
-  // values that decide nothing about the parameters may have changed.
-  [[nodiscard]] FolderLock go_on(const LoadedConfig& loaded) const;
+  // To go on with the run of a folder that the caller has locked: clears away what killed writers left, and writes the
+  // config, of which values that decide nothing about the parameters may have changed.
+  void go_on(const LoadedConfig& loaded) const;
 
  private:
   void write_config(const LoadedConfig& loaded) const;

@@ -45,22 +45,28 @@ void check_plan(const Config& config, const TrainingData& data, const Communicat
 }
 
 void check_same_config(Communicator& communicator, const LoadedConfig& config) {
-  const std::vector<std::string> configs = communicator.all_gather_text(deciding_text(config.values));
+  const std::vector<std::string> configs = communicator.all_gather_text(common_text(config.values));
   for (size_t rank = 1; rank < configs.size(); ++rank) {
-    const std::string difference = first_deciding_difference(configs.front(), configs[rank]);
+    const std::string difference = first_difference(configs.front(), configs[rank]);
     if (difference.empty()) continue;
     throw SharedError(join_message("rank ", rank, " has another config than rank 0: ", difference,
                                    "; give all ranks the same config file and settings"));
   }
+  // Sums of other widths round in another way: the ranks' parameters would drift apart.
+  check_same(communicator, cpu_kernels(), "kernels", "set ITEMLOOM_CPU=avx2 for all ranks");
 }
 
 void check_same_dataset(Communicator& communicator, const Dataset& dataset) {
-  const std::vector<std::string> hashes = communicator.all_gather_text(dataset.hash);
-  for (size_t rank = 1; rank < hashes.size(); ++rank) {
-    if (hashes[rank] == hashes.front()) continue;
-    throw SharedError(join_message("rank ", rank, " has another dataset than rank 0 (SHA-256 ",
-                                   hashes[rank].substr(0, 12), " there, ", hashes.front().substr(0, 12),
-                                   " on rank 0); give all ranks the same data.files"));
+  check_same(communicator, dataset.hash, "dataset by its SHA-256", "give all ranks the same data.files");
+}
+
+void check_same(Communicator& communicator, const std::string& mine, const std::string& what,
+                const std::string& advice) {
+  const std::vector<std::string> all = communicator.all_gather_text(mine);
+  for (size_t rank = 1; rank < all.size(); ++rank) {
+    if (all[rank] == all.front()) continue;
+    throw SharedError(join_message("rank ", rank, " has another ", what, " than rank 0 (", all[rank].substr(0, 12),
+                                   " there, ", all.front().substr(0, 12), " on rank 0); ", advice));
   }
 }
 

@@ -30,8 +30,11 @@ int64_t total_steps(const Config& config, int64_t batches);
 // Throws Error when the ranks cannot share a batch, or all that there is, and when the run ends before its warm-up.
 void check_plan(const Config& config, const TrainingData& data, const Communicator& communicator);
 
-// Collectives that throw SharedError naming a rank where it differs from rank 0: the config, and the dataset.
+// Collectives that throw SharedError naming a rank where it differs from rank 0: the config and the kernels, the
+// dataset, or any text (`what` it is of, and what to do about it).
 void check_same_config(Communicator& communicator, const LoadedConfig& config);
 void check_same_dataset(Communicator& communicator, const Dataset& dataset);
+void check_same(Communicator& communicator, const std::string& mine, const std::string& what,
+                const std::string& advice);
 
 }  // namespace itemloom

@@ -99,12 +99,6 @@ struct Reports {
   Progress progress;
 };
 
-// State buffers of the optimizer for all parameters.
-struct WholeSlots {
-  std::vector<Optimizer::Slot> slots;
-  std::vector<DeviceBlock> memory;  // of slots that are put together from slices
-};
-
 class TrainingRun {
  public:
   TrainingRun(const LoadedConfig& loaded, const RunFolder& folder, TrainingData data, Device& device,
@@ -132,7 +126,6 @@ class TrainingRun {
   uint64_t seed() const { return static_cast<uint64_t>(config_.training.seed); }
   void save(bool newest, std::optional<double> metric = {});
   void finish_saving();
-  WholeSlots whole_slots();
   CheckpointState checkpoint_state(Vector<float> parameters, const std::vector<Optimizer::Slot>& slots) const;
   bool run_epoch(const SignalWatch& signals);
   bool take_step(const StepBatch& batch, double data_wait, bool asked_to_stop);
@@ -163,18 +156,6 @@ class TrainingRun {
   StepSeconds epoch_seconds_, run_seconds_;
   double last_learning_rate_ = 0, last_gradient_norm_ = 0;
 };
-
-// The optimizer's own, or, where it has slices, room for whole ones.
-WholeSlots TrainingRun::whole_slots() {
-  WholeSlots whole{.slots = step_.optimizer().slots(), .memory = {}};
-  if (!step_.sharded()) return whole;
-  const int64_t floats = instance_.parameters().size();
-  for (Optimizer::Slot& slot : whole.slots) {
-    whole.memory.push_back(device_.allocate(floats * static_cast<int64_t>(sizeof(float))));
-    slot.values = whole.memory.back().as<float>(floats);
-  }
-  return whole;
-}
 
 // All that a checkpoint holds, with views of the parameters' values and the optimizer's state given.
 CheckpointState TrainingRun::checkpoint_state(Vector<float> parameters,
@@ -211,21 +192,26 @@ void TrainingRun::save(bool newest, std::optional<double> metric) {
   bool wanted = !targets.empty();
   communicator_.broadcast(&wanted, sizeof wanted);
   if (!wanted) return;
-  WholeSlots whole;
-  CheckpointState state;
-  if (communicator_.is_first()) {
-    whole = whole_slots();
-    state = checkpoint_state(instance_.parameters().values(), whole.slots);
-  }
-  size_t place = 0;
-  step_.gather_slots([&](const std::string&, Vector<const float> values) {
-    if (whole.memory.empty()) return;
-    device_.copy_within(values.data(), whole.memory[place++].as<float>(values.size()).data(), values.size());
-  });
-  if (metric) state.numbers[KeptCheckpoints::kMetric] = *metric;
+  const bool writes = communicator_.is_first();
+  const ParameterStore& store = instance_.parameters();
   together(communicator_, [&] {
-    if (communicator_.is_first()) writer_.save(state, targets);
+    if (!writes) return;
+    std::vector<Optimizer::Slot> slots = step_.optimizer().slots();
+    // Slices are put together where the gradients are, one buffer after the other.
+    if (step_.sharded()) {
+      for (Optimizer::Slot& slot : slots) slot.values = store.gradients();
+    }
+    CheckpointState state = checkpoint_state(store.values(), slots);
+    if (metric) state.numbers[KeptCheckpoints::kMetric] = *metric;
+    writer_.begin(state);
+    writer_.copy_parameters();
   });
+  size_t first = 0;
+  step_.gather_slots([&](const std::string&, Vector<const float>) {
+    if (writes) writer_.copy_optimizer_slots(first, store.infos().size());
+    first += store.infos().size();
+  });
+  if (writes) writer_.write(targets);
 }
 
 // A collective: what has been saved is on disk when it returns.
@@ -467,6 +453,8 @@ class RunStart {
   void begin() {
     if (resume_) {
       CHECK(folder_.holds_run(), "--resume: ", folder_.path(), " holds no run");
+      // Before anything of it is read, which another process may be changing.
+      lock_.emplace(folder_.path());
       check_same_run(loaded_, folder_);
     } else {
       folder_.check_holds_no_run();
@@ -502,7 +490,7 @@ class RunStart {
     if (has_checkpoint_) run.restore();
     together(communicator_, [&] {
       if (!resume_ || !communicator_.is_first()) return;
-      lock_.emplace(folder_.go_on(loaded_));
+      folder_.go_on(loaded_);
       run.take_over_checkpoints();
     });
     if (communicator_.is_first()) {

@@ -131,9 +131,11 @@ TEST_CASE("a damaged checkpoint is refused and nothing is taken from it", "[chec
   }
   test::write_text(path, bytes + '\0');
   REQUIRE_THAT(message_of_load(path, loaded.state), Contains("damaged"));
-  REQUIRE_THAT(message_of_load(path, loaded.state),
-               Equals("checkpoint " + path +
-                      " is damaged (its checksum is not that of its content); use another checkpoint of the run"));
+  REQUIRE_THAT(
+      message_of_load(path, loaded.state),
+      Equals("checkpoint " + path +
+             " is damaged (its checksum is not that of its content); copy another checkpoint of the run over it "
+             "(checkpoint-best.h5, or one in checkpoints/)"));
   REQUIRE(loaded.same_as(Sample(-1)));
 }
 

@@ -127,7 +127,7 @@ TEST_CASE("Refusals on the way through the whole config name file, line and key"
   REQUIRE_THROWS_WITH(load_config(file, {"model.batch_tokens=3"}),
                       "--set model.batch_tokens=3: model.batch_tokens is no key; did you mean training.batch_tokens?");
   REQUIRE_THROWS_WITH(load_config(file, {"device=gpu"}),
-                      "--set device=gpu: device is \"gpu\"; it can be \"cpu\" or \"cuda\"");
+                      "--set device=gpu: device is \"gpu\", but must be \"cpu\" or \"cuda\"; did you mean \"cpu\"?");
   REQUIRE_THROWS_WITH(load_config(file, {"precision=bf16"}),
                       "--set precision=bf16: precision is \"bf16\", but only \"fp32\" is there to choose");
   REQUIRE_THROWS_WITH(

@@ -8,6 +8,7 @@
 #include "train/commands/answers.h"
 #include "train/commands/commands.h"
 #include "train/run_folder.h"
+#include "train/training_data.h"
 
 namespace itemloom {
 namespace {
@@ -33,10 +34,19 @@ void print_table(const EvaluationResult& result) {
   }
 }
 
+// A checkpoint that is replaced meanwhile, or a file system that shows some hosts an older one, would mix models.
+void check_same_question(Communicator& communicator, const OpenedRun& run, const Options& options) {
+  check_same(communicator, run.checkpoint_sha256, "checkpoint by its SHA-256",
+             "ask again when no training replaces it, or name one with --checkpoint");
+  check_same(communicator, options.split, "--split", "give all ranks the same options");
+  check_same_dataset(communicator, run.dataset);
+}
+
 void evaluate_run(const Options& options, const Ranks& ranks) {
   std::unique_ptr<OpenedRun> run;
   together(ranks.communicator,
            [&] { run = open_run(options.run, options.checkpoint, options.device, ranks.communicator.local_rank()); });
+  check_same_question(ranks.communicator, *run, options);
   use_threads(run->config.training, ranks.communicator);
   const EvaluationCases& cases = options.split == "test" ? run->split.test : run->split.validation;
   ModelScorer model(*run->device, run->instance->model(), run->config.data.max_length);
