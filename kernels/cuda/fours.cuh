@@ -14,6 +14,7 @@ struct Four {
 };
 
 struct AlignedFour {
+  __device__ bool holds(int) const { return true; }
   __device__ Four load(const float* from) const {
     const float4 value = *reinterpret_cast<const float4*>(from);
     return {value.x, value.y, value.z, value.w};
@@ -27,6 +28,7 @@ struct AlignedFour {
 struct LooseFour {
   int64_t count;
 
+  __device__ bool holds(int i) const { return i < count; }
   __device__ Four load(const float* from) const {
     Four value;
 #pragma unroll
