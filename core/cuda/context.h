@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,9 @@ namespace itemloom {
 // being done and the library's own words.
 void cuda_check(cudaError_t status, const char* what);
 void cublas_check(cublasStatus_t status, const char* what);
+
+// What kernels/cuda/blas.cpp remembers from product to product.
+struct BlasAlgorithms;
 
 class CudaContext {
  public:
@@ -39,6 +43,8 @@ class CudaContext {
   // Working memory of cuBLAS, of a fixed size: it is part of what its choice of an algorithm depends on.
   std::byte* blas_workspace() const { return blas_workspace_; }
   static constexpr int64_t kBlasWorkspaceBytes = int64_t{32} << 20;
+  // Empty until the first product.
+  std::shared_ptr<BlasAlgorithms>& blas_algorithms() { return blas_algorithms_; }
 
   // After every launch. ITEMLOOM_CUDA_SYNC=1 waits for each kernel, so that an error names the kernel it is of.
   void after_launch(const char* kernel);
@@ -50,6 +56,7 @@ class CudaContext {
   cudaStream_t stream_ = nullptr;
   cublasLtHandle_t blas_ = nullptr;
   std::byte* blas_workspace_ = nullptr;
+  std::shared_ptr<BlasAlgorithms> blas_algorithms_;
   std::byte* scratch_ = nullptr;
   int64_t scratch_bytes_ = 0;
 };
