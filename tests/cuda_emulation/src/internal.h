@@ -75,14 +75,25 @@ class DeviceAccess {
   DeviceAccess& operator=(const DeviceAccess&) = delete;
 };
 
+// What a kernel needs, nullptr for what is not a kernel; `function` is the host's stub.
+struct KernelFacts {
+  const char* name;
+  size_t static_shared_bytes;
+  int max_threads;  // in a block: __launch_bounds__, 1024 without
+};
+const KernelFacts* kernel_facts(const void* function);
+
 // Where a __device__ or __constant__ variable lives, nullptr when `symbol` is not one; `symbol` is the host's shadow
 // variable, as the run-time API gets it.
 void* symbol_address(const void* symbol, size_t* bytes);
 
 // ---- Offered by the host side -------------------------------------------------------------------------------------
 
-// Appends work to a stream, or to the graph that the stream is being captured into; then `run` may run many times.
-void enqueue(cudaStream_t stream, const char* what, std::function<void()> run);
+// Appends a kernel to a stream, or to the graph that the stream is being captured into; then `run` may run many times.
+// Runs hold the lock of the host side: they must not call the API. A failure is remembered for cudaGetLastError.
+cudaError_t enqueue(cudaStream_t stream, const char* what, std::function<void()> run);
+// The dynamic shared memory that a kernel may ask for: 48 KiB, or what cudaFuncSetAttribute allowed.
+size_t dynamic_shared_limit(const void* function);
 // Stores an error for cudaGetLastError and returns it.
 cudaError_t remember_error(cudaError_t error);
 int current_device();
