@@ -17,6 +17,9 @@
 //
 // Backward recomputes P from lse and adds into dqkv. One task owns a (sequence, head): one writer per output, fixed
 // order, the same bits for any number of threads and whatever else is in the batch.
+//
+// On CUDA heads have at most 128 columns, all N rows are at most 2^30, and the last bits depend on where in the batch a
+// sequence lies, as does whether a NaN or an infinity in one sequence shows in its neighbours.
 #pragma once
 
 #include "core/device.h"

@@ -8,7 +8,9 @@
 //
 // Guarantees: fp32 accumulation in an order that depends on k (and, for transpose_a, on k alone as well) only: the
 // same bits for any number of threads, and for transpose_a == false a row of C has the same bits whatever other rows
-// are in the call. Extents of zero are fine (k == 0 gives bias or 0). C must not overlap A or B.
+// are in the call. On CUDA cuBLASLt chooses an algorithm by the extents and the alignment of the operands: the same
+// call has the same bits in every run on one kind of GPU, and no more than that.
+// Extents of zero are fine (k == 0 gives bias or 0). C must not overlap A or B.
 #pragma once
 
 #include "core/device.h"

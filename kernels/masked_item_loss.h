@@ -9,6 +9,7 @@
 // come out of the same pass (the loss is the root of the tape, its own gradient is 1). When all three gradients are
 // none() only the loss is computed. Rows are worked through in fixed chunks against the whole of V, so the workspace
 // grows with V, C and the chunk, never with M. Every sum has a fixed order: the same bits for any number of threads.
+// On CUDA the row losses are summed in a fixed tree instead of in row order, also in double.
 #pragma once
 
 #include "core/device.h"

@@ -20,6 +20,9 @@ class NcclGroup;
 void cuda_check(cudaError_t status, const char* what);
 void cublas_check(cublasStatus_t status, const char* what);
 
+// What kernels/cuda/blas.cpp remembers from product to product.
+struct BlasAlgorithms;
+
 class CudaContext {
  public:
   // Makes the GPU current on the calling thread. Throws Error with one clear line when there is no driver, no GPU of
@@ -43,6 +46,8 @@ class CudaContext {
   // Working memory of cuBLAS, of a fixed size: it is part of what its choice of an algorithm depends on.
   std::byte* blas_workspace() const { return blas_workspace_; }
   static constexpr int64_t kBlasWorkspaceBytes = int64_t{32} << 20;
+  // Empty until the first product.
+  std::shared_ptr<BlasAlgorithms>& blas_algorithms() { return blas_algorithms_; }
 
   // The ranks' GPUs; a collective when it is asked for the first time. Always of the same communicator.
   std::shared_ptr<NcclGroup> nccl_group(Communicator& communicator);
@@ -57,6 +62,7 @@ class CudaContext {
   cudaStream_t stream_ = nullptr;
   cublasLtHandle_t blas_ = nullptr;
   std::byte* blas_workspace_ = nullptr;
+  std::shared_ptr<BlasAlgorithms> blas_algorithms_;
   std::byte* scratch_ = nullptr;
   int64_t scratch_bytes_ = 0;
   std::weak_ptr<NcclGroup> nccl_group_;  // lives as long as a buffer that uses it

@@ -1,35 +1,44 @@
-// One thread an element.
+// One thread four elements.
 #include "kernels/elementwise.h"
 
-#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/fours.cuh"
 
 namespace itemloom {
 namespace cuda_elementwise {
 
-constexpr int kThreads = 256;
+struct FillFours {
+  float value;
+  float* y;
+  template <class Lanes>
+  __device__ void operator()(int64_t i, Lanes lanes) const {
+    lanes.store({value, value, value, value}, y + i);
+  }
+};
 
-__global__ void fill(Vector<float> y, float value) {
-  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (i < y.size()) y[i] = value;
-}
-
-__global__ void add_scaled(Vector<const float> x, float scale, Vector<float> y) {
-  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (i < y.size()) y[i] += scale * x[i];
-}
+struct AddScaledFours {
+  float scale;
+  const float* x;
+  float* y;
+  template <class Lanes>
+  __device__ void operator()(int64_t i, Lanes lanes) const {
+    const cuda::Four added = lanes.load(x + i);
+    cuda::Four sum = lanes.load(y + i);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) sum.at[k] += scale * added.at[k];
+    lanes.store(sum, y + i);
+  }
+};
 
 }  // namespace cuda_elementwise
 
 void launch(CudaStream stream, const Fill& args) {
-  using namespace cuda_elementwise;
-  cuda::start(stream, "fill", fill, cuda::grid(cuda::blocks_of(args.y.size(), kThreads)), kThreads, 0, args.y,
-              args.value);
+  cuda::start_fours(stream, "fill", args.y.size(), cuda::fours_aligned(args.y.data()),
+                    cuda_elementwise::FillFours{args.value, args.y.data()});
 }
 
 void launch(CudaStream stream, const AddScaled& args) {
-  using namespace cuda_elementwise;
-  cuda::start(stream, "add_scaled", add_scaled, cuda::grid(cuda::blocks_of(args.y.size(), kThreads)), kThreads, 0,
-              args.x, args.scale, args.y);
+  cuda::start_fours(stream, "add_scaled", args.y.size(), cuda::fours_aligned(args.x.data(), args.y.data()),
+                    cuda_elementwise::AddScaledFours{args.scale, args.x.data(), args.y.data()});
 }
 
 }  // namespace itemloom

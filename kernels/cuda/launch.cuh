@@ -18,12 +18,20 @@ constexpr int64_t blocks_of(int64_t count, int64_t size) {
   return (count + size - 1) / size;
 }
 
+// What every kernel may have of a multiprocessor's shared memory, static and dynamic, without asking.
+inline constexpr int64_t kSharedForAll = int64_t{48} << 10;
+
 // Starts kernel(arguments...) with `blocks` blocks of `threads` threads and `shared_bytes` of dynamic shared memory.
 // No blocks: nothing to do. `name` is what an error says.
 template <class... Parameters, class... Arguments>
 void start(CudaStream stream, const char* name, void (*kernel)(Parameters...), dim3 blocks, int threads,
            int64_t shared_bytes, Arguments... arguments) {
   if (blocks.x == 0 || blocks.y == 0 || blocks.z == 0) return;
+  if (shared_bytes > kSharedForAll) {
+    cuda_check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(shared_bytes)),
+               name);
+  }
   kernel<<<blocks, static_cast<unsigned>(threads), static_cast<size_t>(shared_bytes), stream.context->stream()>>>(
       static_cast<Parameters>(arguments)...);
   stream.context->after_launch(name);

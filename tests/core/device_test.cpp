@@ -20,6 +20,11 @@ int64_t lanes_in_use() {
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
+#include <numeric>
+#include <vector>
+
+#include "tests/support/devices.h"
+
 namespace itemloom {
 
 HWY_EXPORT(lanes_in_use);
@@ -33,6 +38,59 @@ TEST_CASE("the instruction set that is named is the one that runs, also after it
   select_cpu_kernels();
   REQUIRE(HWY_DYNAMIC_DISPATCH(lanes_in_use)() == (cpu_kernels() == "avx512" ? 16 : 8));
 }
+
+TEST_CASE("memory of a device is zeroed when taken, copied both ways and zeroed again", "[device]") {
+  test::on_every_device([](Device& device) {
+    for (int64_t count : {0, 1, 3, 1000, 70001}) {
+      CAPTURE(count, device.kind());
+      DeviceBlock block = device.allocate(count * 4), other = device.allocate(count * 4);
+      REQUIRE(block.bytes() == count * 4);
+      int32_t* first = reinterpret_cast<int32_t*>(block.data());
+      int32_t* second = reinterpret_cast<int32_t*>(other.data());
+      std::vector<int32_t> sent(static_cast<size_t>(count)), got(sent.size(), 7);
+      device.copy_to_host(first, got.data(), count);
+      REQUIRE(got == sent);
+      std::iota(sent.begin(), sent.end(), 1);
+      device.copy_from_host(sent.data(), first, count);
+      device.copy_within(first, second, count);
+      device.copy_to_host(second, got.data(), count);
+      REQUIRE(got == sent);
+      // All but the first element.
+      if (count > 0) device.zero(second + 1, (count - 1) * 4);
+      device.copy_to_host(second, got.data(), count);
+      std::fill(sent.begin() + (count > 0), sent.end(), 0);
+      REQUIRE(got == sent);
+      device.synchronize();
+    }
+  });
+}
+
+TEST_CASE("blocks of a device move, and what they held is given back once", "[device]") {
+  test::on_every_device([](Device& device) {
+    DeviceBlock block = device.allocate(64);
+    std::byte* data = block.data();
+    DeviceBlock moved = std::move(block);
+    REQUIRE(moved.data() == data);
+    moved = device.allocate(128);
+    REQUIRE(moved.bytes() == 128);
+    REQUIRE(DeviceBlock().data() == nullptr);
+  });
+}
+
+#ifdef ITEMLOOM_CUDA
+TEST_CASE("a GPU that is not there is refused by its number", "[device]") {
+  REQUIRE_THROWS_WITH(Device(DeviceKind::kCuda, 1000),
+                      Catch::Contains("this rank is number 1000 of its host and wants a GPU of its own") &&
+                          Catch::Contains("start at most one rank a GPU"));
+}
+#else
+TEST_CASE("a build without CUDA refuses a GPU and says how to get one", "[device]") {
+  REQUIRE_THROWS_WITH(Device(DeviceKind::kCuda),
+                      "device is cuda, but this program was built without CUDA; set device to cpu, or build it with "
+                      "scripts/build.sh cuda");
+  REQUIRE(cuda_backend::describe() == "built without CUDA");
+}
+#endif
 
 }  // namespace itemloom
 #endif

@@ -2,7 +2,7 @@
 
 #include <limits>
 
-#include "tests/support/cpu_paths.h"
+#include "tests/support/devices.h"
 #include "tests/support/kernels.h"
 
 namespace itemloom {
@@ -43,30 +43,31 @@ constexpr Activation kAll[] = {Activation::kGeluErf, Activation::kGeluTanh, Acti
 
 struct Case {
   Guarded<float> x, dy, y, dx;
-  Case(int64_t count, float range) : x(count, 1), dy(count, 2), y(count, 3), dx(count) {
+  // `odd`: every buffer begins at another distance from a cache line.
+  Case(int64_t count, float range, bool odd = true) : x(count, odd), dy(count, 2 * odd), y(count, 3 * odd), dx(count) {
     test::fill_random(x, 1, -range, range);
     test::fill_random(dy, 2);
     test::fill_random(dx, 3);
   }
-  void run_both(Activation activation) {
-    Device device;
-    run(device, ActivationForward{.activation = activation, .x = x.vector(), .y = y.vector()});
-    run(device, ActivationBackward{.activation = activation, .dy = dy.vector(), .x = x.vector(), .dx = dx.vector()});
+  void run_both(Device& device, Activation activation) {
+    test::run_from_host(device, ActivationForward{.activation = activation, .x = x.vector(), .y = y.vector()});
+    test::run_from_host(
+        device, ActivationBackward{.activation = activation, .dy = dy.vector(), .x = x.vector(), .dx = dx.vector()});
     for (const Guarded<float>* buffer : {&x, &dy, &y, &dx}) REQUIRE(buffer->intact());
   }
 };
 
 }  // namespace
 
-TEST_CASE("activations and their derivatives are as exact as plain float code", "[activation]") {
-  test::on_every_cpu_path([] {
+TEST_CASE("activations and their derivatives are as exact as plain float code", "[activation][device]") {
+  test::on_every_device([](Device& device) {
     for (Activation activation : kAll) {
       for (int64_t count : {0, 1, 3, 15, 16, 31, 33, 65, 20000}) {
         for (float range : {1.0f, 4.0f, 20.0f}) {
-          CAPTURE(static_cast<int>(activation), count, range, cpu_kernels());
-          Case fused(count, range);
+          CAPTURE(static_cast<int>(activation), count, range, cpu_kernels(), device.kind());
+          Case fused(count, range, count % 2 == 1);
           const std::vector<float> before = fused.dx.copy();
-          fused.run_both(activation);
+          fused.run_both(device, activation);
           std::vector<double> value, sum;
           std::vector<float> plain_value, plain_sum;
           for (int64_t i = 0; i < count; ++i) {
@@ -85,8 +86,8 @@ TEST_CASE("activations and their derivatives are as exact as plain float code", 
   });
 }
 
-TEST_CASE("GELU is within 1.5e-7 of the truth everywhere, its derivative within 2e-7", "[activation]") {
-  test::on_every_cpu_path([] {
+TEST_CASE("GELU is within 1.5e-7 of the truth everywhere, its derivative within 2e-7", "[activation][device]") {
+  test::on_every_device([](Device& device) {
     for (Activation activation : {Activation::kGeluErf, Activation::kGeluTanh}) {
       Case fused(200001, 1);
       std::vector<double> value, derivative;
@@ -97,20 +98,20 @@ TEST_CASE("GELU is within 1.5e-7 of the truth everywhere, its derivative within 
         value.push_back(naive_value(activation, double{fused.x[i]}));
         derivative.push_back(naive_derivative(activation, double{fused.x[i]}));
       }
-      fused.run_both(activation);
+      fused.run_both(device, activation);
       REQUIRE(test::worst_error(fused.y.copy(), value) < 1.5e-7);
       REQUIRE(test::worst_error(fused.dx.copy(), derivative) < 2e-7);
     }
   });
 }
 
-TEST_CASE("activations keep NaN and infinity visible", "[activation]") {
-  test::on_every_cpu_path([] {
+TEST_CASE("activations keep NaN and infinity visible", "[activation][device]") {
+  test::on_every_device([](Device& device) {
     for (Activation activation : kAll) {
       Case fused(35, 1);
       fused.x[0] = fused.x[34] = std::numeric_limits<float>::quiet_NaN();
       fused.x[1] = std::numeric_limits<float>::infinity();
-      fused.run_both(activation);
+      fused.run_both(device, activation);
       REQUIRE(std::isnan(fused.y[0]));
       REQUIRE(std::isnan(fused.y[34]));
       REQUIRE(std::isinf(fused.y[1]));
@@ -118,20 +119,23 @@ TEST_CASE("activations keep NaN and infinity visible", "[activation]") {
   });
 }
 
-TEST_CASE("activations give the same bits for any number of threads", "[activation]") {
-  test::on_every_cpu_path([] {
+TEST_CASE("activations give the same bits for any number of threads and in every run", "[activation][device]") {
+  test::on_every_device([](Device& device) {
     for (Activation activation : kAll) {
       const auto bits = [&](int threads) {
         test::Threads scope(threads);
-        Case fused(70001, 6);
-        fused.run_both(activation);
+        Case fused(test::by_device(device, 70001, 7001), 6);
+        fused.run_both(device, activation);
         std::vector<float> all = fused.y.copy();
         all.insert(all.end(), fused.dx.begin(), fused.dx.end());
         return all;
       };
-      const std::vector<float> one = bits(1);
-      REQUIRE(test::same_bits(one, bits(2)));
-      REQUIRE(test::same_bits(one, bits(3)));
+      std::vector<float> first;
+      for (int threads : test::thread_counts(device)) {
+        const std::vector<float> these = bits(threads);
+        if (first.empty()) first = these;
+        REQUIRE(test::same_bits(first, these));
+      }
     }
   });
 }

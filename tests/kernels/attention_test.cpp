@@ -5,6 +5,7 @@
 #include <numeric>
 #include <vector>
 
+#include "tests/support/devices.h"
 #include "tests/support/kernels.h"
 
 namespace itemloom {
@@ -27,8 +28,9 @@ std::string describe(const Case& c) {
 
 // Inputs and outputs of one attention, each between guards and off the vector grid.
 struct Attention {
-  explicit Attention(const Case& c, float spread = 1.0f)
-      : setup(c),
+  Attention(Device& device, const Case& c, float spread = 1.0f)
+      : device(device),
+        setup(c),
         rows(std::accumulate(c.lengths.begin(), c.lengths.end(), int64_t{0})),
         hidden(c.heads * c.head_size),
         outputs(c.query_rows.empty() ? rows : static_cast<int64_t>(c.query_rows.size())),
@@ -48,7 +50,7 @@ struct Attention {
   }
 
   void forward() {
-    launch(device.cpu_stream(), AttentionForward{.qkv = qkv.matrix(rows, 3 * hidden),
+    test::run_from_host(device, AttentionForward{.qkv = qkv.matrix(rows, 3 * hidden),
                                                  .sequence_offsets = offsets.vector(),
                                                  .query_rows = query_rows(),
                                                  .row_ids = row_ids_view,
@@ -60,7 +62,7 @@ struct Attention {
                                                  .log_sum_exp = log_sum_exp.matrix(setup.heads, outputs)});
   }
   void backward() {
-    launch(device.cpu_stream(), AttentionBackward{.qkv = qkv.matrix(rows, 3 * hidden),
+    test::run_from_host(device, AttentionBackward{.qkv = qkv.matrix(rows, 3 * hidden),
                                                   .sequence_offsets = offsets.vector(),
                                                   .query_rows = query_rows(),
                                                   .row_ids = row_ids_view,
@@ -89,6 +91,7 @@ struct Attention {
     return place != setup.query_rows.end() && *place == row ? place - setup.query_rows.begin() : -1;
   }
 
+  Device& device;
   Case setup;
   int64_t rows, hidden, outputs;
   DropoutKey key{0x123456789abcdef0, 17, 40};
@@ -96,7 +99,6 @@ struct Attention {
   test::Guarded<uint32_t> row_ids;
   Vector<const uint32_t> row_ids_view = row_ids.vector();
   test::Guarded<float> qkv, y, log_sum_exp, dy, dqkv;
-  Device device;
 };
 
 // The definition, in double precision. dqkv starts from what is in `a.dqkv`.
@@ -166,9 +168,9 @@ struct Reference {
   std::vector<double> y, log_sum_exp, dqkv;
 };
 
-void require_correct(const Case& c, double tolerance = 2e-6) {
+void require_correct(Device& device, const Case& c, double tolerance = 2e-6) {
   INFO(describe(c));
-  Attention a(c);
+  Attention a(device, c);
   const Reference expected(a);
   a.forward();
   REQUIRE(test::worst_error(a.y.copy(), expected.y) < tolerance);
@@ -202,134 +204,162 @@ std::vector<float> outputs_of(Attention& a, size_t index) {
   return result;
 }
 
-}  // namespace
-
-TEST_CASE("attention equals its definition for odd lengths and every kind of head size", "[attention]") {
-  const std::vector<int64_t> lengths = {0, 1, 3, 0, 31, 33, 65, 2, 0};
-  for (int64_t head_size : {1, 3, 4, 7, 8, 12, 16, 20, 32, 48, 64, 128}) {
-    for (bool causal : {false, true}) {
-      for (float dropout : {0.0f, 0.2f}) require_correct({lengths, 2, head_size, causal, dropout});
-    }
+void require_rows_of(Attention& some, Attention& whole) {
+  for (int64_t row = 0; row < whole.rows; ++row) {
+    const int64_t output = some.output_row(row);
+    if (output < 0) continue;
+    REQUIRE(std::equal(some.y.begin() + output * some.hidden, some.y.begin() + (output + 1) * some.hidden,
+                       whole.y.begin() + row * whole.hidden));
+    for (int64_t head = 0; head < whole.setup.heads; ++head)
+      REQUIRE(some.log_sum_exp[head * some.outputs + output] == whole.log_sum_exp[head * whole.rows + row]);
   }
 }
 
-TEST_CASE("attention equals its definition for every length around its block edges", "[attention]") {
+void attend_to_no_query(Device& device) {
+  Attention none(device, {{70, 9}, 2, 16});
+  test::run_from_host(device, AttentionForward{.qkv = none.qkv.matrix(none.rows, 3 * none.hidden),
+                                               .sequence_offsets = none.offsets.vector(),
+                                               .query_rows = Vector<const int64_t>(nullptr, 0),
+                                               .row_ids = none.row_ids.vector(),
+                                               .heads = 2,
+                                               .causal = false,
+                                               .dropout = 0,
+                                               .key = none.key,
+                                               .y = Matrix<float>(nullptr, 0, none.hidden),
+                                               .log_sum_exp = Matrix<float>(nullptr, 2, 0)});
+}
+
+// Equal scores and values that are unit vectors: y[i][j] is 1 / length times the scale where (i, j) is kept.
+int64_t wrongly_dropped(Device& device, float dropout) {
+  const int64_t length = 128;
+  Attention a(device, {{3, length}, 2, length, false, dropout});
+  std::fill(a.qkv.begin(), a.qkv.end(), 0.0f);
+  for (int64_t j = 0; j < length; ++j) {
+    for (int64_t head = 0; head < 2; ++head) a.qkv[(3 + j) * 3 * a.hidden + 2 * a.hidden + head * length + j] = 1;
+  }
+  a.forward();
+  int64_t wrong = 0;
+  for (int64_t i = 0; i < length; ++i) {
+    for (uint32_t head = 0; head < 2; ++head) {
+      DropoutKey key = a.key;
+      key.stream += head;
+      for (int64_t j = 0; j < length; ++j) {
+        const bool kept = dropout_keeps(key, a.row_ids[3 + i], static_cast<uint32_t>(j), dropout_threshold(dropout));
+        const float expected = kept ? dropout_scale(dropout) / float(length) : 0.0f;
+        wrong += a.y[(3 + i) * a.hidden + head * length + j] != expected;
+      }
+    }
+  }
+  return wrong;
+}
+
+}  // namespace
+
+TEST_CASE("attention equals its definition for odd lengths and every kind of head size", "[attention][device]") {
+  const std::vector<int64_t> lengths = {0, 1, 3, 0, 31, 33, 65, 2, 0};
+  test::on_every_device([&](Device& device) {
+    for (int64_t head_size : {1, 3, 4, 7, 8, 12, 16, 20, 32, 48, 64, 128}) {
+      for (bool causal : {false, true}) {
+        for (float dropout : {0.0f, 0.2f}) require_correct(device, {lengths, 2, head_size, causal, dropout});
+      }
+    }
+  });
+}
+
+TEST_CASE("attention equals its definition for every length around its block edges", "[attention][device]") {
   std::vector<int64_t> lengths;
   for (int64_t length = 1; length <= 70; ++length) lengths.push_back(length);
   for (int64_t length : {95, 96, 97, 127, 128, 129, 193, 200}) lengths.push_back(length);
-  for (bool causal : {false, true}) require_correct({lengths, 1, 16, causal, 0.1f});
+  test::on_every_device([&](Device& device) {
+    for (bool causal : {false, true}) require_correct(device, {lengths, 1, 16, causal, 0.1f});
+  });
 }
 
-TEST_CASE("attention equals its definition for a long sequence", "[attention]") {
-  for (bool causal : {false, true}) require_correct({{500, 5}, 1, 32, causal, 0.3f}, 4e-6);
+TEST_CASE("attention equals its definition for a long sequence", "[attention][device]") {
+  test::on_every_device([](Device& device) {
+    for (bool causal : {false, true}) require_correct(device, {{500, 5}, 1, 32, causal, 0.3f}, 4e-6);
+  });
 }
 
-TEST_CASE("attention of some query rows equals its definition and the same rows of the whole", "[attention]") {
+TEST_CASE("attention of some query rows equals its definition and the same rows of the whole", "[attention][device]") {
   const std::vector<int64_t> lengths = {70, 9, 33, 0, 200, 1, 130, 2};
-  for (bool causal : {false, true}) {
-    for (float dropout : {0.0f, 0.2f}) {
-      const Case setup{lengths, 2, 20, causal, dropout, some_rows(lengths)};
-      require_correct(setup);
-      Attention some(setup), whole({lengths, 2, 20, causal, dropout});
-      some.forward();
-      whole.forward();
-      for (int64_t row = 0; row < whole.rows; ++row) {
-        const int64_t output = some.output_row(row);
-        if (output < 0) continue;
-        REQUIRE(std::equal(some.y.begin() + output * some.hidden, some.y.begin() + (output + 1) * some.hidden,
-                           whole.y.begin() + row * whole.hidden));
-        for (int64_t head = 0; head < 2; ++head)
-          REQUIRE(some.log_sum_exp[head * some.outputs + output] == whole.log_sum_exp[head * whole.rows + row]);
+  test::on_every_device([&](Device& device) {
+    for (bool causal : {false, true}) {
+      for (float dropout : {0.0f, 0.2f}) {
+        const Case setup{lengths, 2, 20, causal, dropout, some_rows(lengths)};
+        require_correct(device, setup);
+        Attention some(device, setup), whole(device, {lengths, 2, 20, causal, dropout});
+        some.forward();
+        whole.forward();
+        require_rows_of(some, whole);
       }
     }
-  }
-  // The last row of each sequence, as in evaluation; and no row at all.
-  require_correct({lengths, 2, 32, false, 0, {69, 78, 111, 311, 312, 442, 444}});
-  Attention none({lengths, 2, 16});
-  launch(none.device.cpu_stream(), AttentionForward{.qkv = none.qkv.matrix(none.rows, 3 * none.hidden),
-                                                    .sequence_offsets = none.offsets.vector(),
-                                                    .query_rows = Vector<const int64_t>(nullptr, 0),
-                                                    .row_ids = none.row_ids.vector(),
-                                                    .heads = 2,
-                                                    .causal = false,
-                                                    .dropout = 0,
-                                                    .key = none.key,
-                                                    .y = Matrix<float>(nullptr, 0, none.hidden),
-                                                    .log_sum_exp = Matrix<float>(nullptr, 2, 0)});
+    // The last row of each sequence, as in evaluation; and no row at all.
+    require_correct(device, {lengths, 2, 32, false, 0, {69, 78, 111, 311, 312, 442, 444}});
+    attend_to_no_query(device);
+  });
 }
 
-TEST_CASE("attention with no sequence, no row or empty sequences only writes nothing", "[attention]") {
-  for (const std::vector<int64_t>& lengths : {std::vector<int64_t>{}, {0}, {0, 0, 0}}) {
-    Attention a({lengths, 2, 8});
-    a.forward();
-    a.backward();
-    REQUIRE(a.intact());
-  }
-}
-
-TEST_CASE("dropout drops exactly the pairs that the rule names", "[attention]") {
-  // Equal scores and values that are unit vectors: y[i][j] is 1 / length times the scale where (i, j) is kept.
-  const int64_t length = 128;
-  for (float dropout : {0.1f, 0.5f, 0.9f}) {
-    Attention a({{3, length}, 2, length, false, dropout});
-    std::fill(a.qkv.begin(), a.qkv.end(), 0.0f);
-    for (int64_t j = 0; j < length; ++j) {
-      for (int64_t head = 0; head < 2; ++head) a.qkv[(3 + j) * 3 * a.hidden + 2 * a.hidden + head * length + j] = 1;
+TEST_CASE("attention with no sequence, no row or empty sequences only writes nothing", "[attention][device]") {
+  test::on_every_device([](Device& device) {
+    for (const std::vector<int64_t>& lengths : {std::vector<int64_t>{}, {0}, {0, 0, 0}}) {
+      Attention a(device, {lengths, 2, 8});
+      a.forward();
+      a.backward();
+      REQUIRE(a.intact());
     }
-    a.forward();
-    int64_t wrong = 0;
-    for (int64_t i = 0; i < length; ++i) {
-      for (uint32_t head = 0; head < 2; ++head) {
-        DropoutKey key = a.key;
-        key.stream += head;
-        for (int64_t j = 0; j < length; ++j) {
-          const bool kept = dropout_keeps(key, a.row_ids[3 + i], static_cast<uint32_t>(j), dropout_threshold(dropout));
-          const float expected = kept ? dropout_scale(dropout) / float(length) : 0.0f;
-          wrong += a.y[(3 + i) * a.hidden + head * length + j] != expected;
-        }
-      }
+  });
+}
+
+TEST_CASE("dropout drops exactly the pairs that the rule names", "[attention][device]") {
+  test::on_every_device([](Device& device) {
+    for (float dropout : {0.1f, 0.5f, 0.9f}) REQUIRE(wrongly_dropped(device, dropout) == 0);
+  });
+}
+
+TEST_CASE("without dropout the key does not matter and row ids are not needed", "[attention][device]") {
+  test::on_every_device([](Device& device) {
+    Attention a(device, {{5, 40}, 2, 16}), b(device, {{5, 40}, 2, 16});
+    b.key = {1, 2, 3};
+    b.row_ids_view = Vector<const uint32_t>::none();
+    for (Attention* attention : {&a, &b}) {
+      attention->forward();
+      attention->backward();
     }
-    REQUIRE(wrong == 0);
-  }
+    REQUIRE(test::same_bits(a.y.copy(), b.y.copy()));
+    REQUIRE(test::same_bits(a.dqkv.copy(), b.dqkv.copy()));
+  });
 }
 
-TEST_CASE("without dropout the key does not matter and row ids are not needed", "[attention]") {
-  Attention a({{5, 40}, 2, 16}), b({{5, 40}, 2, 16});
-  b.key = {1, 2, 3};
-  b.row_ids_view = Vector<const uint32_t>::none();
-  for (Attention* attention : {&a, &b}) {
-    attention->forward();
-    attention->backward();
-  }
-  REQUIRE(test::same_bits(a.y.copy(), b.y.copy()));
-  REQUIRE(test::same_bits(a.dqkv.copy(), b.dqkv.copy()));
-}
-
-TEST_CASE("attention gives the same bits for any number of threads", "[attention]") {
+TEST_CASE("attention gives the same bits in every run and for any number of threads", "[attention][device]") {
   const Case setup{{7, 65, 0, 200, 3, 3, 9, 130, 1}, 3, 32, false, 0.2f};
-  Attention expected(setup);
-  expected.forward();
-  expected.backward();
-  for (int threads : {1, 2, 3}) {
-    test::Threads scope(threads);
-    Attention a(setup);
-    a.forward();
-    a.backward();
-    REQUIRE(test::same_bits(a.y.copy(), expected.y.copy()));
-    REQUIRE(test::same_bits(a.log_sum_exp.copy(), expected.log_sum_exp.copy()));
-    REQUIRE(test::same_bits(a.dqkv.copy(), expected.dqkv.copy()));
-  }
+  test::on_every_device([&](Device& device) {
+    Attention expected(device, setup);
+    expected.forward();
+    expected.backward();
+    for (int threads : {1, 2, 3}) {
+      test::Threads scope(threads);
+      Attention a(device, setup);
+      a.forward();
+      a.backward();
+      REQUIRE(test::same_bits(a.y.copy(), expected.y.copy()));
+      REQUIRE(test::same_bits(a.log_sum_exp.copy(), expected.log_sum_exp.copy()));
+      REQUIRE(test::same_bits(a.dqkv.copy(), expected.dqkv.copy()));
+      if (device.kind() == DeviceKind::kCuda) break;
+    }
+  });
 }
 
 TEST_CASE("a sequence gives the same bits alone and in any batch", "[attention]") {
+  Device device;
   for (bool causal : {false, true}) {
-    Attention batch({{7, 65, 0, 200, 3}, 2, 20, causal, 0.2f});
+    Attention batch(device, {{7, 65, 0, 200, 3}, 2, 20, causal, 0.2f});
     batch.forward();
     batch.backward();
-    Attention again({{7, 65, 0, 200, 3}, 2, 20, causal, 0.2f});
+    Attention again(device, {{7, 65, 0, 200, 3}, 2, 20, causal, 0.2f});
     for (size_t s = 0; s < batch.setup.lengths.size(); ++s) {
       const int64_t begin = batch.offsets[static_cast<int64_t>(s)], length = batch.setup.lengths[s];
-      Attention alone({{length}, 2, 20, causal, 0.2f});
+      Attention alone(device, {{length}, 2, 20, causal, 0.2f});
       std::copy_n(again.row_ids.begin() + begin, length, alone.row_ids.begin());
       std::copy_n(again.qkv.begin() + begin * 3 * again.hidden, alone.qkv.size(), alone.qkv.begin());
       std::copy_n(again.dqkv.begin() + begin * 3 * again.hidden, alone.dqkv.size(), alone.dqkv.begin());
@@ -341,20 +371,30 @@ TEST_CASE("a sequence gives the same bits alone and in any batch", "[attention]"
   }
 }
 
-TEST_CASE("attention survives scores far from zero and shows what is not finite", "[attention]") {
-  // Scores reach +-3000: exp of anything but a difference to the maximum would overflow.
-  Attention a({{150}, 1, 32}, 30.0f);
-  const Reference expected(a);
-  a.forward();
-  REQUIRE(test::worst_error(a.log_sum_exp.copy(), expected.log_sum_exp) < 2e-6);
-  REQUIRE(test::worst_error(a.y.copy(), expected.y, 30.0) < 1e-4);
-  a.backward();
-  for (float value : a.dqkv) REQUIRE(std::isfinite(value));
+TEST_CASE("attention survives scores far from zero and shows what is not finite", "[attention][device]") {
+  test::on_every_device([](Device& device) {
+    // Scores reach +-3000: exp of anything but a difference to the maximum would overflow.
+    Attention a(device, {{150}, 1, 32}, 30.0f);
+    const Reference expected(a);
+    a.forward();
+    REQUIRE(test::worst_error(a.log_sum_exp.copy(), expected.log_sum_exp) < 2e-6);
+    REQUIRE(test::worst_error(a.y.copy(), expected.y, 30.0) < 1e-4);
+    a.backward();
+    for (float value : a.dqkv) REQUIRE(std::isfinite(value));
 
-  Attention b({{3, 70}, 1, 16});
-  b.qkv[5 * 3 * 16] = NAN;  // q of the third row of the second sequence
-  b.forward();
-  for (int64_t row = 0; row < b.rows; ++row) REQUIRE(std::isnan(b.y[row * 16]) == (row == 5));
+    Attention b(device, {{3, 70}, 1, 16});
+    b.qkv[5 * 3 * 16] = NAN;  // q of the third row of the second sequence
+    b.forward();
+    for (int64_t row = 0; row < b.rows; ++row) REQUIRE(std::isnan(b.y[row * 16]) == (row == 5));
+  });
+}
+
+TEST_CASE("attention on a GPU refuses heads that are too large for it", "[attention][device]") {
+  test::on_every_device([](Device& device) {
+    if (device.kind() == DeviceKind::kCpu) return;
+    Attention a(device, {{5}, 1, 129});
+    REQUIRE_THROWS_WITH(a.forward(), Catch::Contains("at most 128 columns, not 129"));
+  });
 }
 
 }  // namespace itemloom

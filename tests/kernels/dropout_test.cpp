@@ -1,6 +1,6 @@
 #include "kernels/dropout.h"
 
-#include "tests/support/cpu_paths.h"
+#include "tests/support/devices.h"
 #include "tests/support/kernels.h"
 
 namespace itemloom {
@@ -11,12 +11,14 @@ using test::Guarded;
 constexpr DropoutKey kKey{0xFEDCBA9876543210, 41, 9};
 
 struct Case {
+  Device& device;
   int64_t rows, columns;
-  Guarded<float> x{rows * columns, 1}, residual{rows * columns, 2}, y{rows * columns, 3};
-  Guarded<float> dy{rows * columns, 1}, dx{rows * columns}, dresidual{rows * columns, 5};
+  int64_t odd = rows % 2;  // whether every buffer begins at another distance from a cache line
+  Guarded<float> x{rows * columns, odd}, residual{rows * columns, 2 * odd}, y{rows * columns, 3 * odd};
+  Guarded<float> dy{rows * columns, odd}, dx{rows * columns}, dresidual{rows * columns, 5 * odd};
   Guarded<uint32_t> row_ids{rows, 1};
 
-  Case(int64_t rows, int64_t columns) : rows(rows), columns(columns) {
+  Case(Device& device, int64_t rows, int64_t columns) : device(device), rows(rows), columns(columns) {
     test::fill_random(x, 1);
     test::fill_random(residual, 2);
     test::fill_random(dy, 3);
@@ -28,18 +30,17 @@ struct Case {
     return given ? residual.matrix(rows, columns) : Matrix<const float>::none();
   }
   void forward(float probability, bool with_residual, Guarded<float>& to) {
-    Device device;
-    run(device, DropoutForward{.x = x.matrix(rows, columns),
-                               .residual = residual_view(with_residual),
-                               .row_ids = row_ids.vector(),
-                               .probability = probability,
-                               .key = kKey,
-                               .y = to.matrix(rows, columns)});
+    test::run_from_host(device, DropoutForward{.x = x.matrix(rows, columns),
+                                               .residual = residual_view(with_residual),
+                                               .row_ids = row_ids.vector(),
+                                               .probability = probability,
+                                               .key = kKey,
+                                               .y = to.matrix(rows, columns)});
     require_intact();
   }
   void backward(float probability, bool with_residual) {
-    Device device;
-    run(device, DropoutBackward{.dy = dy.matrix(rows, columns),
+    test::run_from_host(
+        device, DropoutBackward{.dy = dy.matrix(rows, columns),
                                 .row_ids = row_ids.vector(),
                                 .probability = probability,
                                 .key = kKey,
@@ -58,9 +59,9 @@ struct Case {
   }
 };
 
-void compare(int64_t rows, int64_t columns, float probability, bool with_residual) {
-  CAPTURE(rows, columns, probability, with_residual, cpu_kernels());
-  Case fused(rows, columns);
+void compare(Device& device, int64_t rows, int64_t columns, float probability, bool with_residual) {
+  CAPTURE(rows, columns, probability, with_residual, cpu_kernels(), device.kind());
+  Case fused(device, rows, columns);
   std::vector<double> y, dx, dresidual;
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t column = 0; column < columns; ++column) {
@@ -82,26 +83,26 @@ void compare(int64_t rows, int64_t columns, float probability, bool with_residua
 
 }  // namespace
 
-TEST_CASE("dropout draws core/rng.h's masks, forward and backward, for any row length", "[dropout]") {
-  test::on_every_cpu_path([] {
+TEST_CASE("dropout draws core/rng.h's masks, forward and backward, for any row length", "[dropout][device]") {
+  test::on_every_device([](Device& device) {
     for (bool with_residual : {false, true}) {
       for (float probability : {0.0f, 0.2f, 0.9f}) {
-        for (int64_t columns : {1, 3, 8, 31, 33, 63, 64, 65, 128, 200}) {
-          for (int64_t rows : {0, 1, 3, 17}) compare(rows, columns, probability, with_residual);
+        for (int64_t columns : {1, 3, 8, 12, 31, 33, 63, 64, 65, 128, 200}) {
+          for (int64_t rows : {0, 1, 4, 17}) compare(device, rows, columns, probability, with_residual);
         }
       }
-      compare(3, 0, 0.2f, with_residual);
-      compare(600, 65, 0.5f, with_residual);
+      compare(device, 3, 0, 0.2f, with_residual);
+      compare(device, 600, 65, 0.5f, with_residual);
     }
   });
 }
 
-TEST_CASE("dropout may write over its input or its residual", "[dropout]") {
-  test::on_every_cpu_path([] {
-    Case fused(9, 37);
+TEST_CASE("dropout may write over its input or its residual", "[dropout][device]") {
+  test::on_every_device([](Device& device) {
+    Case fused(device, 9, 37);
     fused.forward(0.3f, true, fused.y);
     const std::vector<float> expected = fused.y.copy();
-    Case over_input(9, 37), over_residual(9, 37);
+    Case over_input(device, 9, 37), over_residual(device, 9, 37);
     over_input.forward(0.3f, true, over_input.x);
     REQUIRE(test::same_bits(expected, over_input.x.copy()));
     over_residual.forward(0.3f, true, over_residual.residual);
@@ -109,20 +110,21 @@ TEST_CASE("dropout may write over its input or its residual", "[dropout]") {
   });
 }
 
-TEST_CASE("a probability that rounds to one drops everything", "[dropout]") {
-  test::on_every_cpu_path([] {
-    Case fused(2, 33);
+TEST_CASE("a probability that rounds to one drops everything", "[dropout][device]") {
+  test::on_every_device([](Device& device) {
+    Case fused(device, 2, 33);
     fused.forward(0.9999999f, false, fused.y);
     for (float value : fused.y) REQUIRE(value == 0);
   });
 }
 
-TEST_CASE("dropout gives the same bits for any number of threads and on every processor", "[dropout]") {
+TEST_CASE("dropout gives the same bits for any number of threads and on every processor and device",
+          "[dropout][device]") {
   std::vector<float> first;
-  test::on_every_cpu_path([&] {
-    for (int threads : {1, 2, 3}) {
+  test::on_every_device([&](Device& device) {
+    for (int threads : test::thread_counts(device)) {
       test::Threads scope(threads);
-      Case fused(777, 65);
+      Case fused(device, 777, 65);
       fused.forward(0.25f, true, fused.y);
       fused.backward(0.25f, true);
       std::vector<float> all = fused.y.copy();

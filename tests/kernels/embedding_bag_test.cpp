@@ -3,7 +3,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "tests/support/cpu_paths.h"
+#include "tests/support/devices.h"
 #include "tests/support/kernels.h"
 
 namespace itemloom {
@@ -33,11 +33,12 @@ class Problem {
   explicit Problem(const Case& options)
       : case_(options),
         offsets_values_(make_offsets(options)),
-        table_(options.rows * options.columns, 1),
+        odd_(options.bags % 2),
+        table_(options.rows * options.columns, odd_),
         weights_(count(), 1),
-        dy_(options.bags * options.columns, 3),
-        y_(options.bags * options.columns, 1),
-        dtable_(options.rows * options.columns, 5),
+        dy_(options.bags * options.columns, 3 * odd_),
+        y_(options.bags * options.columns, odd_),
+        dtable_(options.rows * options.columns, 5 * odd_),
         ids_(count(), 1),
         offsets_(options.bags + 1, 1) {
     std::copy(offsets_values_.begin(), offsets_values_.end(), offsets_.begin());
@@ -60,18 +61,18 @@ class Problem {
         case_.with_offsets ? Vector<const int64_t>(offsets_.vector()) : Vector<const int64_t>::none();
     const Vector<const float> weights =
         case_.with_weights ? Vector<const float>(weights_.vector()) : Vector<const float>::none();
-    run(device, EmbeddingBagForward{.table = table,
-                                    .ids = ids_.vector(),
-                                    .bag_offsets = offsets,
-                                    .weights = weights,
-                                    .mode = case_.mode,
-                                    .y = y_.matrix(case_.bags, case_.columns)});
-    run(device, EmbeddingBagBackward{.dy = dy_.matrix(case_.bags, case_.columns),
-                                     .ids = ids_.vector(),
-                                     .bag_offsets = offsets,
-                                     .weights = weights,
-                                     .mode = case_.mode,
-                                     .dtable = dtable_.matrix(case_.rows, case_.columns)});
+    test::run_from_host(device, EmbeddingBagForward{.table = table,
+                                                    .ids = ids_.vector(),
+                                                    .bag_offsets = offsets,
+                                                    .weights = weights,
+                                                    .mode = case_.mode,
+                                                    .y = y_.matrix(case_.bags, case_.columns)});
+    test::run_from_host(device, EmbeddingBagBackward{.dy = dy_.matrix(case_.bags, case_.columns),
+                                                     .ids = ids_.vector(),
+                                                     .bag_offsets = offsets,
+                                                     .weights = weights,
+                                                     .mode = case_.mode,
+                                                     .dtable = dtable_.matrix(case_.rows, case_.columns)});
   }
 
   std::vector<double> expected_y() {
@@ -129,19 +130,19 @@ class Problem {
 
   Case case_;
   std::vector<int64_t> offsets_values_;
+  int64_t odd_;  // whether every buffer begins at another distance from a cache line
   Guarded<float> table_, weights_, dy_, y_, dtable_;
   Guarded<int32_t> ids_;
   Guarded<int64_t> offsets_;
 };
 
-// Values against the references, guards, and the same bits for 1, 2 and 3 threads.
-void verify(const Case& options, double tolerance) {
+// Values against the references, guards, and the same bits for any number of threads and in every run.
+void verify(Device& device, const Case& options, double tolerance) {
   INFO("rows " << options.rows << " columns " << options.columns << " bags " << options.bags << " offsets "
                << options.with_offsets << " weights " << options.with_weights << " mean "
                << (options.mode == BagMode::kMean) << " ids " << static_cast<int>(options.ids));
-  Device device;
   std::vector<float> first_y, first_dtable;
-  for (int threads : {1, 2, 3}) {
+  for (int threads : test::thread_counts(device)) {
     test::Threads scope(threads);
     Problem problem(options);
     const std::vector<double> y = problem.expected_y(), dtable = problem.expected_dtable();
@@ -149,7 +150,7 @@ void verify(const Case& options, double tolerance) {
     REQUIRE(problem.intact());
     REQUIRE(test::worst_error(problem.y().copy(), y) < 1e-6);
     REQUIRE(test::worst_error(problem.dtable().copy(), dtable) < tolerance);
-    if (threads == 1) {
+    if (first_y.empty()) {
       first_y = problem.y().copy();
       first_dtable = problem.dtable().copy();
     }
@@ -160,13 +161,16 @@ void verify(const Case& options, double tolerance) {
 
 }  // namespace
 
-TEST_CASE("bags are summed and averaged, and their gradients are added into the table", "[embedding_bag]") {
-  test::on_every_cpu_path([] {
-    for (int64_t columns : {0, 1, 3, 16, 31, 33, 64, 65, 130}) {
-      for (int64_t bags : {0, 1, 3, 31, 65}) {
+TEST_CASE("bags are summed and averaged, and their gradients are added into the table", "[embedding_bag][device]") {
+  test::on_every_device([](Device& device) {
+    const auto columns_tried =
+        test::by_device<std::vector<int64_t>>(device, {0, 1, 3, 16, 31, 33, 64, 65, 130}, {0, 1, 16, 33});
+    for (int64_t columns : columns_tried) {
+      for (int64_t bags : {0, 1, 3, 32, 65}) {
         for (int64_t rows : {1, 3, 33}) {
           for (int options = 0; options < 8; ++options) {
-            verify({.rows = rows,
+            verify(device,
+                   {.rows = rows,
                     .columns = columns,
                     .bags = bags,
                     .with_offsets = (options & 1) != 0,
@@ -181,12 +185,14 @@ TEST_CASE("bags are summed and averaged, and their gradients are added into the 
   });
 }
 
-TEST_CASE("ids that fill most of a batch give the same table gradient for any number of threads", "[embedding_bag]") {
-  test::on_every_cpu_path([] {
+TEST_CASE("ids that fill most of a batch give the same table gradient for any number of threads",
+          "[embedding_bag][device]") {
+  test::on_every_device([](Device& device) {
     for (Ids ids : {Ids::kUniform, Ids::kHot, Ids::kCyclic}) {
       for (int64_t rows : {1, 2, 7, 200, 5000}) {
         for (bool offsets : {false, true}) {
-          verify({.rows = rows,
+          verify(device,
+                 {.rows = rows,
                   .columns = 33,
                   .bags = 3001,
                   .with_offsets = offsets,
@@ -200,31 +206,32 @@ TEST_CASE("ids that fill most of a batch give the same table gradient for any nu
   });
 }
 
-TEST_CASE("what an id receives does not depend on the other ids of the batch", "[embedding_bag]") {
+TEST_CASE("what an id receives does not depend on the other ids of the batch", "[embedding_bag][device]") {
   // Id 1 occurs 1,000 times; before it in the sorted order stand `others` occurrences of id 0.
   constexpr int64_t kColumns = 17, kRuns = 1000;
-  std::vector<float> first;
-  for (int64_t others : {0, 1, 100, 257, 1000}) {
-    Device device;
-    const int64_t total = kRuns + others;
-    Guarded<float> dy(total * kColumns), dtable(2 * kColumns);
-    Guarded<int32_t> ids(total);
-    for (int64_t i = 0; i < total; ++i) {
-      ids[i] = i < kRuns;
-      for (int64_t c = 0; c < kColumns; ++c) {
-        dy[i * kColumns + c] = test::random_float(i < kRuns ? 5 : 6, i * kColumns + c);
+  test::on_every_device([](Device& device) {
+    std::vector<float> first;
+    for (int64_t others : {0, 1, 100, 257, 1000}) {
+      const int64_t total = kRuns + others;
+      Guarded<float> dy(total * kColumns), dtable(2 * kColumns);
+      Guarded<int32_t> ids(total);
+      for (int64_t i = 0; i < total; ++i) {
+        ids[i] = i < kRuns;
+        for (int64_t c = 0; c < kColumns; ++c) {
+          dy[i * kColumns + c] = test::random_float(i < kRuns ? 5 : 6, i * kColumns + c);
+        }
       }
+      test::run_from_host(device, EmbeddingBagBackward{.dy = dy.matrix(total, kColumns),
+                                                       .ids = ids.vector(),
+                                                       .bag_offsets = Vector<const int64_t>::none(),
+                                                       .weights = Vector<const float>::none(),
+                                                       .mode = BagMode::kSum,
+                                                       .dtable = dtable.matrix(2, kColumns)});
+      const std::vector<float> row(dtable.begin() + kColumns, dtable.end());
+      if (first.empty()) first = row;
+      REQUIRE(test::same_bits(first, row));
     }
-    run(device, EmbeddingBagBackward{.dy = dy.matrix(total, kColumns),
-                                     .ids = ids.vector(),
-                                     .bag_offsets = Vector<const int64_t>::none(),
-                                     .weights = Vector<const float>::none(),
-                                     .mode = BagMode::kSum,
-                                     .dtable = dtable.matrix(2, kColumns)});
-    const std::vector<float> row(dtable.begin() + kColumns, dtable.end());
-    if (first.empty()) first = row;
-    REQUIRE(test::same_bits(first, row));
-  }
+  });
 }
 
 }  // namespace itemloom

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "tests/support/devices.h"
 #include "tests/support/kernels.h"
 
 namespace itemloom::test {
@@ -72,67 +73,86 @@ struct Transposition {
 };
 constexpr Transposition kTranspositions[] = {{false, false}, {false, true}, {true, false}};
 
-void verify(Shape shape, Transposition transposition, bool with_bias, bool accumulate) {
+void verify(Device& device, Shape shape, Transposition transposition, bool with_bias, bool accumulate) {
   CAPTURE(shape.m, shape.n, shape.k, transposition.a, transposition.b, with_bias, accumulate);
-  Device device;
   Problem problem(shape, transposition.a, transposition.b, with_bias, accumulate);
   const std::vector<double> expected = problem.expected<double>();
   const double plain_error = worst_error(problem.expected<float>(), expected);
-  run(device, problem.arguments());
+  run_from_host(device, problem.arguments());
   REQUIRE(worst_error(problem.c.copy(), expected) <= 2 * plain_error + 5e-7);
   REQUIRE(problem.intact());
+}
+
+std::vector<float> result(Device& device, Shape shape, Transposition transposition) {
+  Problem problem(shape, transposition.a, transposition.b, false, true);
+  run_from_host(device, problem.arguments());
+  REQUIRE(problem.intact());
+  return problem.c.copy();
 }
 
 std::vector<float> result(Shape shape, Transposition transposition, int threads) {
   Threads scope(threads);
   Device device;
-  Problem problem(shape, transposition.a, transposition.b, false, true);
-  run(device, problem.arguments());
-  REQUIRE(problem.intact());
-  return problem.c.copy();
+  return result(device, shape, transposition);
 }
 
 }  // namespace
 
-TEST_CASE("gemm agrees with the double reference at odd shapes", "[gemm]") {
-  for (Transposition transposition : kTranspositions) {
-    for (int64_t m : {1, 3, 31, 33, 65}) {
-      for (int64_t n : {1, 3, 31, 33, 65}) {
-        for (int64_t k : {0, 1, 3, 31, 33, 65}) {
-          verify({m, n, k}, transposition, false, false);
-          verify({m, n, k}, transposition, true, true);
+TEST_CASE("gemm agrees with the double reference at odd shapes", "[gemm][device]") {
+  on_every_device([](Device& device) {
+    for (Transposition transposition : kTranspositions) {
+      for (int64_t m : {1, 3, 31, 33, 65}) {
+        for (int64_t n : {1, 3, 31, 33, 65}) {
+          for (int64_t k : {0, 1, 3, 31, 33, 65}) {
+            verify(device, {m, n, k}, transposition, false, false);
+            verify(device, {m, n, k}, transposition, true, true);
+          }
         }
       }
     }
-  }
+  });
 }
 
 TEST_CASE("gemm agrees with the double reference for every height of a micro-tile", "[gemm]") {
+  Device device;
   for (Transposition transposition : kTranspositions) {
-    for (int64_t m = 1; m <= 30; ++m) verify({m, 34, 5}, transposition, true, false);
+    for (int64_t m = 1; m <= 30; ++m) verify(device, {m, 34, 5}, transposition, true, false);
   }
 }
 
-TEST_CASE("gemm agrees with the double reference across blocks, groups and tasks", "[gemm]") {
-  for (Transposition transposition : kTranspositions) {
-    for (int64_t k : {255, 256, 257, 511, 513, 1025, 2049}) verify({33, 65, k}, transposition, true, true);
-    verify({170, 1030, 40}, transposition, true, true);
-    verify({513, 130, 300}, transposition, false, true);
-    verify({200, 67, 1300}, transposition, true, false);
-  }
+TEST_CASE("gemm agrees with the double reference across blocks, groups and tasks", "[gemm][device]") {
+  on_every_device([](Device& device) {
+    for (Transposition transposition : kTranspositions) {
+      for (int64_t k : {255, 256, 257, 511, 513, 1025, 2049}) verify(device, {33, 65, k}, transposition, true, true);
+      verify(device, {170, 1030, 40}, transposition, true, true);
+      verify(device, {513, 130, 300}, transposition, false, true);
+      verify(device, {200, 67, 1300}, transposition, true, false);
+    }
+  });
 }
 
-TEST_CASE("gemm with an extent of zero writes bias, zero or nothing", "[gemm]") {
-  for (Transposition transposition : kTranspositions) {
-    for (bool bias : {false, true}) {
-      for (bool accumulate : {false, true}) {
-        verify({0, 5, 3}, transposition, bias, accumulate);
-        verify({5, 0, 3}, transposition, bias, accumulate);
-        verify({5, 40, 0}, transposition, bias, accumulate);
-        verify({0, 0, 0}, transposition, bias, accumulate);
+TEST_CASE("gemm with an extent of zero writes bias, zero or nothing", "[gemm][device]") {
+  on_every_device([](Device& device) {
+    for (Transposition transposition : kTranspositions) {
+      for (bool bias : {false, true}) {
+        for (bool accumulate : {false, true}) {
+          verify(device, {0, 5, 3}, transposition, bias, accumulate);
+          verify(device, {5, 0, 3}, transposition, bias, accumulate);
+          verify(device, {5, 40, 0}, transposition, bias, accumulate);
+          verify(device, {0, 0, 0}, transposition, bias, accumulate);
+        }
       }
     }
-  }
+  });
+}
+
+TEST_CASE("gemm gives the same bits in every run", "[gemm][device]") {
+  on_every_device([](Device& device) {
+    for (Transposition transposition : kTranspositions) {
+      const Shape shape{64, 70, 1001};
+      REQUIRE(same_bits(result(device, shape, transposition), result(device, shape, transposition)));
+    }
+  });
 }
 
 TEST_CASE("gemm gives the same bits for any number of threads", "[gemm]") {
@@ -186,23 +206,25 @@ TEST_CASE("an element of a weight gradient has the same bits in a C of any size"
   }
 }
 
-TEST_CASE("gemm refuses two transposed matrices", "[gemm]") {
-  Device device;
-  Problem problem({3, 4, 5}, true, true, false, false);
-  REQUIRE_THROWS_AS(run(device, problem.arguments()), Error);
+TEST_CASE("gemm refuses two transposed matrices", "[gemm][device]") {
+  on_every_device([](Device& device) {
+    Problem problem({3, 4, 5}, true, true, false, false);
+    REQUIRE_THROWS_AS(run_from_host(device, problem.arguments()), Error);
+  });
 }
 
-TEST_CASE("gemm lets NaN and infinity through only where they take part", "[gemm]") {
-  Device device;
-  for (Transposition transposition : kTranspositions) {
-    Problem problem({40, 40, 40}, transposition.a, transposition.b, false, false);
-    problem.c[0] = std::nanf("");  // overwritten, not multiplied by zero
-    problem.a[transposition.a ? 3 : 3 * 40] = std::numeric_limits<float>::infinity();
-    run(device, problem.arguments());
-    for (int64_t i = 0; i < 40; ++i) {
-      for (int64_t j = 0; j < 40; ++j) REQUIRE(std::isfinite(problem.c[i * 40 + j]) == (i != 3));
+TEST_CASE("gemm lets NaN and infinity through only where they take part", "[gemm][device]") {
+  on_every_device([](Device& device) {
+    for (Transposition transposition : kTranspositions) {
+      Problem problem({40, 40, 40}, transposition.a, transposition.b, false, false);
+      problem.c[0] = std::nanf("");  // overwritten, not multiplied by zero
+      problem.a[transposition.a ? 3 : 3 * 40] = std::numeric_limits<float>::infinity();
+      run_from_host(device, problem.arguments());
+      for (int64_t i = 0; i < 40; ++i) {
+        for (int64_t j = 0; j < 40; ++j) REQUIRE(std::isfinite(problem.c[i * 40 + j]) == (i != 3));
+      }
     }
-  }
+  });
 }
 
 }  // namespace itemloom::test

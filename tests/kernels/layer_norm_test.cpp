@@ -1,6 +1,6 @@
 #include "kernels/layer_norm.h"
 
-#include "tests/support/cpu_paths.h"
+#include "tests/support/devices.h"
 #include "tests/support/kernels.h"
 
 namespace itemloom {
@@ -45,9 +45,10 @@ struct Naive {
 
 struct Case {
   int64_t rows, columns;
-  Guarded<float> x{rows * columns, 1}, gamma{columns, 3}, beta{columns}, dy{rows * columns, 2};
-  Guarded<float> y{rows * columns, 1}, mean{rows}, inverse_std{rows, 1};
-  Guarded<float> dx{rows * columns, 3}, dgamma{columns, 1}, dbeta{columns, 2};
+  int64_t odd = rows % 2;  // whether every buffer begins at another distance from a cache line
+  Guarded<float> x{rows * columns, odd}, gamma{columns, 3 * odd}, beta{columns}, dy{rows * columns, 2 * odd};
+  Guarded<float> y{rows * columns, odd}, mean{rows}, inverse_std{rows, odd};
+  Guarded<float> dx{rows * columns, 3 * odd}, dgamma{columns, odd}, dbeta{columns, 2 * odd};
 
   Case(int64_t rows, int64_t columns, float offset, float start, uint64_t seed = 0) : rows(rows), columns(columns) {
     test::fill_random(x, 4 * seed, offset - 1, offset + 1);
@@ -56,23 +57,22 @@ struct Case {
     test::fill_random(dy, 4 * seed + 3);
     for (Guarded<float>* sum : {&dx, &dgamma, &dbeta}) std::fill(sum->begin(), sum->end(), start);
   }
-  void run_both(float epsilon) {
-    Device device;
-    run(device, LayerNormForward{.x = x.matrix(rows, columns),
-                                 .gamma = gamma.vector(),
-                                 .beta = beta.vector(),
-                                 .epsilon = epsilon,
-                                 .y = y.matrix(rows, columns),
-                                 .mean = mean.vector(),
-                                 .inverse_std = inverse_std.vector()});
-    run(device, LayerNormBackward{.dy = dy.matrix(rows, columns),
-                                  .x = x.matrix(rows, columns),
-                                  .gamma = gamma.vector(),
-                                  .mean = mean.vector(),
-                                  .inverse_std = inverse_std.vector(),
-                                  .dx = dx.matrix(rows, columns),
-                                  .dgamma = dgamma.vector(),
-                                  .dbeta = dbeta.vector()});
+  void run_both(Device& device, float epsilon) {
+    test::run_from_host(device, LayerNormForward{.x = x.matrix(rows, columns),
+                                                 .gamma = gamma.vector(),
+                                                 .beta = beta.vector(),
+                                                 .epsilon = epsilon,
+                                                 .y = y.matrix(rows, columns),
+                                                 .mean = mean.vector(),
+                                                 .inverse_std = inverse_std.vector()});
+    test::run_from_host(device, LayerNormBackward{.dy = dy.matrix(rows, columns),
+                                                  .x = x.matrix(rows, columns),
+                                                  .gamma = gamma.vector(),
+                                                  .mean = mean.vector(),
+                                                  .inverse_std = inverse_std.vector(),
+                                                  .dx = dx.matrix(rows, columns),
+                                                  .dgamma = dgamma.vector(),
+                                                  .dbeta = dbeta.vector()});
     for (const Guarded<float>* buffer : {&x, &gamma, &beta, &dy, &y, &mean, &inverse_std, &dx, &dgamma, &dbeta}) {
       REQUIRE(buffer->intact());
     }
@@ -82,12 +82,13 @@ struct Case {
 // The worst errors seen, of the kernel and of plain float code. They are compared over many rows: on a single short row
 // either can be exact by luck.
 struct Errors {
+  Device& device;
   double fused[6] = {}, plain[6] = {};
 
   void measure(int64_t rows, int64_t columns, float offset, float epsilon, uint64_t seed = 0) {
     const float start = 0.25f;
     Case fused_case(rows, columns, offset, start, seed);
-    fused_case.run_both(epsilon);
+    fused_case.run_both(device, epsilon);
     const auto naive = [&](auto zero) {
       return Naive<decltype(zero)>(rows, columns, fused_case.x.data(), fused_case.gamma.data(), fused_case.beta.data(),
                                    fused_case.dy.data(), epsilon, start);
@@ -110,7 +111,7 @@ struct Errors {
   }
   void require_small() const {
     for (int part = 0; part < 6; ++part) {
-      CAPTURE(part, cpu_kernels());
+      CAPTURE(part, cpu_kernels(), device.kind());
       REQUIRE(fused[part] <= 2 * plain[part] + 1.2e-7);
     }
   }
@@ -118,54 +119,58 @@ struct Errors {
 
 }  // namespace
 
-TEST_CASE("layer norm is as exact as plain float code, for any row length", "[layer_norm]") {
-  test::on_every_cpu_path([] {
-    for (int64_t columns : {1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 65, 128, 257}) {
+TEST_CASE("layer norm is as exact as plain float code, for any row length", "[layer_norm][device]") {
+  test::on_every_device([](Device& device) {
+    const auto seeds = test::by_device<std::vector<uint64_t>>(device, {1, 2, 3, 4, 5}, {1, 2});
+    for (int64_t columns : {1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 65, 128, 257, 1028}) {
       CAPTURE(columns);
-      Errors errors;
+      Errors errors{device};
       for (int64_t rows : {0, 1, 3, 4, 5, 31, 129, 131}) {
-        for (uint64_t seed : {1, 2, 3, 4, 5}) errors.measure(rows, columns, 0, 1e-5f, seed);
+        for (uint64_t seed : seeds) errors.measure(rows, columns, 0, 1e-5f, seed);
       }
       errors.require_small();
     }
-    Errors errors;
+    Errors errors{device};
     errors.measure(1000, 64, 0, 1e-12f);
     errors.measure(0, 0, 0, 1e-5f);
     errors.require_small();
   });
 }
 
-TEST_CASE("layer norm survives a mean much greater than the deviation", "[layer_norm]") {
+TEST_CASE("layer norm survives a mean much greater than the deviation", "[layer_norm][device]") {
   // A one-pass variance loses every digit here.
-  test::on_every_cpu_path([] {
+  test::on_every_device([](Device& device) {
     for (int64_t columns : {33, 64}) {
-      Errors errors;
+      Errors errors{device};
       errors.measure(20, columns, 4096, 1e-5f);
       errors.require_small();
     }
   });
 }
 
-TEST_CASE("layer norm gives the same bits for any number of threads and for a row on its own", "[layer_norm]") {
-  test::on_every_cpu_path([] {
-    const auto bits = [](int threads) {
+TEST_CASE("layer norm gives the same bits for any number of threads and for a row on its own", "[layer_norm][device]") {
+  test::on_every_device([](Device& device) {
+    const auto bits = [&](int threads) {
       test::Threads scope(threads);
       Case fused(1031, 65, 0, 0.5f);
-      fused.run_both(1e-5f);
+      fused.run_both(device, 1e-5f);
       std::vector<float> all = fused.y.copy();
       for (Guarded<float>* part : {&fused.mean, &fused.inverse_std, &fused.dx, &fused.dgamma, &fused.dbeta}) {
         all.insert(all.end(), part->begin(), part->end());
       }
       return all;
     };
-    const std::vector<float> one = bits(1);
-    REQUIRE(test::same_bits(one, bits(2)));
-    REQUIRE(test::same_bits(one, bits(3)));
+    std::vector<float> first;
+    for (int threads : test::thread_counts(device)) {
+      const std::vector<float> these = bits(threads);
+      if (first.empty()) first = these;
+      REQUIRE(test::same_bits(first, these));
+    }
 
     Case many(7, 65, 0, 0), single(1, 65, 0, 0);
     std::copy(many.x.data() + 2 * 65, many.x.data() + 3 * 65, single.x.data());
-    many.run_both(1e-5f);
-    single.run_both(1e-5f);
+    many.run_both(device, 1e-5f);
+    single.run_both(device, 1e-5f);
     REQUIRE(std::memcmp(many.y.data() + 2 * 65, single.y.data(), 65 * sizeof(float)) == 0);
   });
 }

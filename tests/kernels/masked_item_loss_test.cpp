@@ -3,7 +3,7 @@
 #include <cmath>
 #include <fstream>
 
-#include "tests/support/cpu_paths.h"
+#include "tests/support/devices.h"
 #include "tests/support/kernels.h"
 
 namespace itemloom {
@@ -54,19 +54,20 @@ class Problem {
     if (options.rows > 3) targets_[3] = targets_[2];
   }
 
-  void run_loss(CpuStream stream) {
+  void run_loss(Device& device) {
     const bool gradients = case_.gradients;
-    launch(stream, MaskedItemLoss{
-                       .hidden = hidden_.matrix(case_.rows, case_.columns),
-                       .table = table_.matrix(case_.items, case_.columns),
-                       .bias = case_.with_bias ? Vector<const float>(bias_.vector()) : Vector<const float>::none(),
-                       .targets = targets_.vector(),
-                       .row_losses = row_losses_.vector(),
-                       .loss = loss_.vector(),
-                       .dhidden = gradients ? dhidden_.matrix(case_.rows, case_.columns) : Matrix<float>::none(),
-                       .dtable = gradients ? dtable_.matrix(case_.items, case_.columns) : Matrix<float>::none(),
-                       .dbias = gradients && case_.with_bias ? dbias_.vector() : Vector<float>::none(),
-                   });
+    test::run_from_host(device,
+                        MaskedItemLoss{
+                            .hidden = hidden_.matrix(case_.rows, case_.columns),
+                            .table = table_.matrix(case_.items, case_.columns),
+                            .bias = case_.with_bias ? Vector<const float>(bias_.vector()) : Vector<const float>::none(),
+                            .targets = targets_.vector(),
+                            .row_losses = row_losses_.vector(),
+                            .loss = loss_.vector(),
+                            .dhidden = gradients ? dhidden_.matrix(case_.rows, case_.columns) : Matrix<float>::none(),
+                            .dtable = gradients ? dtable_.matrix(case_.items, case_.columns) : Matrix<float>::none(),
+                            .dbias = gradients && case_.with_bias ? dbias_.vector() : Vector<float>::none(),
+                        });
   }
 
   // Call before run_loss(): the gradients are added into.
@@ -126,16 +127,15 @@ class Problem {
   Guarded<double> loss_;
 };
 
-void verify(const Case& options, double tolerance = 1e-5) {
+void verify(Device& device, const Case& options, double tolerance = 1e-5) {
   INFO("rows " << options.rows << " items " << options.items << " columns " << options.columns << " bias "
                << options.with_bias << " gradients " << options.gradients << " spread " << options.spread);
-  Scratch scratch;
   std::vector<float> first;
   const Reference expected = Problem(options).reference();
   for (int threads : {1, 2, 3}) {
     test::Threads scope(threads);
     Problem problem(options);
-    problem.run_loss({&scratch});
+    problem.run_loss(device);
     REQUIRE(problem.intact());
     if (threads > 1) {
       REQUIRE(test::same_bits(first, problem.outputs()));
@@ -146,7 +146,7 @@ void verify(const Case& options, double tolerance = 1e-5) {
     REQUIRE(std::abs(problem.loss() - expected.loss) <= tolerance * std::max(1.0, std::abs(expected.loss)));
     double sum = 0;
     for (float value : problem.row_losses()) sum += value;
-    REQUIRE(problem.loss() == sum);
+    REQUIRE(std::abs(problem.loss() - sum) <= (device.kind() == DeviceKind::kCpu ? 0 : 1e-13 * std::abs(sum)));
     REQUIRE(test::worst_error(problem.dhidden().copy(), expected.dhidden) < tolerance);
     REQUIRE(test::worst_error(problem.dtable().copy(), expected.dtable) < tolerance);
     REQUIRE(test::worst_error(problem.dbias().copy(), expected.dbias) < tolerance);
@@ -162,42 +162,43 @@ int64_t virtual_bytes() {
 
 }  // namespace
 
-TEST_CASE("the masked-item loss and its gradients match a double reference at any shape", "[masked_item_loss]") {
-  test::on_every_cpu_path([] {
+TEST_CASE("the masked-item loss and its gradients match a double reference at any shape",
+          "[masked_item_loss][device]") {
+  test::on_every_device([](Device& device) {
     for (int64_t rows : {0, 1, 3, 31, 33, 65}) {
       for (int64_t items : {1, 2, 31, 33, 65, 200}) {
         for (int64_t columns : {1, 3, 31, 64, 65}) {
-          verify({.rows = rows, .items = items, .columns = columns, .with_bias = (rows + items) % 2 == 0});
+          verify(device, {.rows = rows, .items = items, .columns = columns, .with_bias = (rows + items) % 2 == 0});
         }
       }
     }
   });
 }
 
-TEST_CASE("the masked-item loss goes on over several row chunks and item tiles", "[masked_item_loss]") {
-  test::on_every_cpu_path([] {
-    verify({.rows = 1100, .items = 701, .columns = 13});
-    verify({.rows = 577, .items = 1000, .columns = 33, .with_bias = false});
-    verify({.rows = 9, .items = 12101, .columns = 16});
-    verify({.rows = 40, .items = 3416, .columns = 128});
+TEST_CASE("the masked-item loss goes on over several row chunks and item tiles", "[masked_item_loss][device]") {
+  test::on_every_device([](Device& device) {
+    verify(device, {.rows = 1100, .items = 701, .columns = 13});
+    verify(device, {.rows = 577, .items = 1000, .columns = 33, .with_bias = false});
+    verify(device, {.rows = 9, .items = 12101, .columns = 16});
+    verify(device, {.rows = 40, .items = 3416, .columns = 128});
   });
 }
 
-TEST_CASE("the masked-item loss without gradients leaves them alone", "[masked_item_loss]") {
-  test::on_every_cpu_path([] {
+TEST_CASE("the masked-item loss without gradients leaves them alone", "[masked_item_loss][device]") {
+  test::on_every_device([](Device& device) {
     for (bool bias : {false, true}) {
-      verify({.rows = 0, .items = 5, .columns = 4, .with_bias = bias, .gradients = false});
-      verify({.rows = 7, .items = 1, .columns = 4, .with_bias = bias, .gradients = false});
-      verify({.rows = 533, .items = 701, .columns = 17, .with_bias = bias, .gradients = false});
+      verify(device, {.rows = 0, .items = 5, .columns = 4, .with_bias = bias, .gradients = false});
+      verify(device, {.rows = 7, .items = 1, .columns = 4, .with_bias = bias, .gradients = false});
+      verify(device, {.rows = 533, .items = 701, .columns = 17, .with_bias = bias, .gradients = false});
     }
   });
 }
 
-TEST_CASE("logits of up to a thousand keep the masked-item loss finite and exact", "[masked_item_loss]") {
-  test::on_every_cpu_path([] {
+TEST_CASE("logits of up to a thousand keep the masked-item loss finite and exact", "[masked_item_loss][device]") {
+  test::on_every_device([](Device& device) {
     // A float logit of 1e3 is itself only known to 6e-5; the loss is the difference of two.
-    verify({.rows = 35, .items = 500, .columns = 33, .spread = 90}, 2e-4);
-    verify({.rows = 35, .items = 500, .columns = 3, .spread = 600}, 2e-4);
+    verify(device, {.rows = 35, .items = 500, .columns = 33, .spread = 90}, 2e-4);
+    verify(device, {.rows = 35, .items = 500, .columns = 3, .spread = 600}, 2e-4);
   });
 }
 
@@ -207,9 +208,9 @@ TEST_CASE("the workspace of the masked-item loss does not grow with the number o
     int64_t first = 0;
     for (int64_t rows : {1500, 6000}) {
       Problem problem({.rows = rows, .items = kItems, .columns = kColumns, .gradients = gradients});
-      Scratch scratch;
+      Device device;
       const int64_t before = virtual_bytes();
-      problem.run_loss({&scratch});
+      problem.run_loss(device);
       const int64_t used = virtual_bytes() - before;
       INFO("rows " << rows << " workspace " << used << " gradients " << gradients);
       REQUIRE(used < 1500 * kItems * 4);

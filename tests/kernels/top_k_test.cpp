@@ -3,7 +3,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "tests/support/cpu_paths.h"
+#include "tests/support/devices.h"
 #include "tests/support/kernels.h"
 
 namespace itemloom {
@@ -57,17 +57,16 @@ std::vector<int32_t> naive_best(const float* scores, int64_t columns, int64_t k)
   return order;
 }
 
-void verify_top_k(int64_t rows, int64_t columns, int64_t k, Scores kind) {
+void verify_top_k(Device& device, int64_t rows, int64_t columns, int64_t k, Scores kind) {
   INFO("rows " << rows << " columns " << columns << " k " << k << " scores " << static_cast<int>(kind));
-  Device device;
-  Guarded<float> scores(rows * columns, 1), values(rows * k, 3);
+  Guarded<float> scores(rows * columns, columns % 2), values(rows * k, 3);
   Guarded<int32_t> indices(rows * k, 1);
   fill_scores(scores, kind, static_cast<uint64_t>(columns + k));
   std::fill(indices.begin(), indices.end(), 77);
   std::fill(values.begin(), values.end(), NAN);
-  run(device, TopK{.scores = scores.matrix(rows, columns),
-                   .indices = indices.matrix(rows, k),
-                   .values = values.matrix(rows, k)});
+  test::run_from_host(device, TopK{.scores = scores.matrix(rows, columns),
+                                   .indices = indices.matrix(rows, k),
+                                   .values = values.matrix(rows, k)});
   for (int64_t row = 0; row < rows; ++row) {
     const float* given = scores.data() + row * columns;
     const std::vector<int32_t> expected = naive_best(given, columns, k);
@@ -81,17 +80,19 @@ void verify_top_k(int64_t rows, int64_t columns, int64_t k, Scores kind) {
 
 }  // namespace
 
-TEST_CASE("the best columns come first and ties go to the lower column", "[top_k]") {
-  test::on_every_cpu_path([] {
-    for (int threads : {1, 2, 3}) {
+TEST_CASE("the best columns come first and ties go to the lower column", "[top_k][device]") {
+  test::on_every_device([](Device& device) {
+    for (int threads : test::by_device<std::vector<int>>(device, {1, 2, 3}, {1})) {
       test::Threads scope(threads);
       for (Scores kind : kAllScores) {
-        for (int64_t columns : {0, 1, 3, 16, 31, 33, 65, 1000}) {
-          for (int64_t k : {0, 1, 2, 5, 33, 100}) verify_top_k(3, columns, k, kind);
+        for (int64_t columns : {0, 1, 3, 16, 31, 33, 65, 1000, 4100}) {
+          for (int64_t k : {0, 1, 2, 5, 33, 100}) verify_top_k(device, 3, columns, k, kind);
         }
-        verify_top_k(0, 10, 3, kind);
-        verify_top_k(1, 10, 10, kind);
-        verify_top_k(2, 12101, 500, kind);
+        verify_top_k(device, 0, 10, 3, kind);
+        verify_top_k(device, 1, 10, 10, kind);
+        verify_top_k(device, 2, 12101, 500, kind);
+        verify_top_k(device, 1, 9000, 3100, kind);
+        verify_top_k(device, 1, 5000, 6000, kind);
       }
     }
   });

@@ -141,6 +141,18 @@ void run_from_host(Device& device, Arguments arguments) {
   mirror.move_out();
 }
 
+// What a test uses on a CPU, and on a GPU, where it should have less to do because an emulation may execute it.
+template <class T>
+T by_device(const Device& device, T on_cpu, T on_gpu) {
+  return device.kind() == DeviceKind::kCpu ? on_cpu : on_gpu;
+}
+
+// The numbers of threads with which a launch is repeated to see that its bits stay. A GPU has no such number: it only
+// runs again.
+inline std::vector<int> thread_counts(const Device& device) {
+  return by_device<std::vector<int>>(device, {1, 2, 3}, {1, 1});
+}
+
 // Runs a test body with every device: the CPU once for each instruction set, and the GPU in a build with CUDA.
 template <class Body>
 void on_every_device(Body body) {

@@ -1,0 +1,92 @@
+// Loops over flat ranges and over rows, four floats a thread. Work is given as body(..., lanes), where lanes loads and
+// stores four floats at once where pointers and extents allow it (which the host decides), else those of the four that
+// are there, one by one. Either way an element is in the same place of the same thread, so sums do not depend on it.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/launch.cuh"
+
+namespace itemloom::cuda {
+
+struct Four {
+  float at[4];
+};
+
+struct AlignedFour {
+  __device__ bool holds(int) const { return true; }
+  __device__ Four load(const float* from) const {
+    const float4 value = *reinterpret_cast<const float4*>(from);
+    return {value.x, value.y, value.z, value.w};
+  }
+  __device__ void store(const Four& value, float* to) const {
+    *reinterpret_cast<float4*>(to) = make_float4(value.at[0], value.at[1], value.at[2], value.at[3]);
+  }
+};
+
+// The first `count` of four, one by one; loads give zeros for the others.
+struct LooseFour {
+  int64_t count;
+
+  __device__ bool holds(int i) const { return i < count; }
+  __device__ Four load(const float* from) const {
+    Four value;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) value.at[i] = i < count ? from[i] : 0.0f;
+    return value;
+  }
+  __device__ void store(const Four& value, float* to) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (i < count) to[i] = value.at[i];
+    }
+  }
+};
+
+// body(lanes) with the first `count` of four floats, `count` at least 1.
+template <bool kAligned, class Body>
+__device__ void with_lanes(int64_t count, const Body& body) {
+  if (kAligned && count >= 4) {
+    body(AlignedFour());
+  } else {
+    body(LooseFour{count});
+  }
+}
+
+inline constexpr int kFoursThreads = 256;
+
+template <bool kAligned, class Body>
+__global__ void for_fours(int64_t count, Body body) {
+  const int64_t i = (int64_t{blockIdx.x} * kFoursThreads + threadIdx.x) * 4;
+  if (i < count) with_lanes<kAligned>(count - i, [&](auto lanes) { body(i, lanes); });
+}
+
+template <bool kAligned, class Body>
+__global__ void for_fours_of_rows(int64_t rows, int64_t columns, Body body) {
+  const int64_t index = int64_t{blockIdx.x} * kFoursThreads + threadIdx.x, row_fours = blocks_of(columns, 4);
+  const int64_t row = index / row_fours, column = index % row_fours * 4;
+  if (row < rows) with_lanes<kAligned>(columns - column, [&](auto lanes) { body(row, column, lanes); });
+}
+
+// Whether fours can be read and written at once from these pointers on; a null pointer is nobody's.
+template <class... Pointers>
+bool fours_aligned(Pointers... pointers) {
+  return (... && (reinterpret_cast<uintptr_t>(pointers) % sizeof(float4) == 0));
+}
+
+// body(i, lanes) for i = 0, 4, ... below count.
+template <class Body>
+void start_fours(CudaStream stream, const char* name, int64_t count, bool aligned, const Body& body) {
+  start(stream, name, aligned ? for_fours<true, Body> : for_fours<false, Body>,
+        grid(blocks_of(blocks_of(count, 4), kFoursThreads)), kFoursThreads, 0, count, body);
+}
+
+// body(row, column, lanes) for every row and column = 0, 4, ... below columns.
+template <class Body>
+void start_fours_of_rows(CudaStream stream, const char* name, int64_t rows, int64_t columns, bool aligned,
+                         const Body& body) {
+  start(stream, name, aligned && columns % 4 == 0 ? for_fours_of_rows<true, Body> : for_fours_of_rows<false, Body>,
+        grid(blocks_of(rows * blocks_of(columns, 4), kFoursThreads)), kFoursThreads, 0, rows, columns, body);
+}
+
+}  // namespace itemloom::cuda

@@ -1,0 +1,158 @@
+// The rows are worked through in chunks whose logits fit in scratch memory: cuBLASLt makes the logits of a chunk, one
+// block a row makes its loss and turns its logits into dz where they lie (read twice, the second time mostly from the
+// cache), and two products and the sums of dz's columns add the gradients. One block sums the losses of all rows:
+// 256 threads in double, each every 256th row, and their sums in a fixed tree.
+#include "kernels/masked_item_loss.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "kernels/cuda/blas.h"
+#include "kernels/cuda/block.cuh"
+#include "kernels/cuda/fours.cuh"
+#include "kernels/cuda/partials.cuh"
+
+namespace itemloom {
+namespace cuda_masked_item_loss {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / cuda::kWarp;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// Rows of a chunk: as many as keep its logits within kMostBytes, but between these two.
+constexpr int64_t kMostBytes = int64_t{128} << 20;
+constexpr int64_t kFewestRows = 16;
+constexpr int64_t kMostRows = 1024;
+
+// Rows [first, first + rows), whose logits lie `stride` apart.
+struct Chunk {
+  float* logits;
+  int64_t stride, first, rows;
+};
+
+// The greatest of some logits and the sum of exp(logit - top).
+struct Scale {
+  float top = -kInfinity, sum = 0;
+
+  // exp(logit - to), where no logit at all is -infinity on both sides.
+  static __device__ float rescale(float top, float to) { return top == -kInfinity ? 0.0f : expf(top - to); }
+};
+
+__device__ Scale scale_of_thread(const float* logits, int64_t items) {
+  Scale scale;
+  for (int64_t c = 4 * threadIdx.x; c < items; c += 4 * kThreads) {
+    cuda::with_lanes<true>(items - c, [&](auto lanes) {
+      const cuda::Four values = lanes.load(logits + c);
+      float top = scale.top;
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        if (lanes.holds(k)) top = fmaxf(top, values.at[k]);
+      }
+      scale.sum *= Scale::rescale(scale.top, top);
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        if (lanes.holds(k)) scale.sum += expf(values.at[k] - top);
+      }
+      scale.top = top;
+    });
+  }
+  return scale;
+}
+
+template <bool kGradients>
+__global__ void __launch_bounds__(kThreads) finish_rows(MaskedItemLoss args, Chunk chunk) {
+  __shared__ float shared[kWarps];
+  const int64_t row = chunk.first + blockIdx.x, items = args.table.rows();
+  float* logits = chunk.logits + blockIdx.x * chunk.stride;
+  const int32_t target = args.targets[row];
+  const float target_logit = logits[target];
+  const Scale own = scale_of_thread(logits, items);
+  // Unlike cuda::Max, fmaxf gives all threads the same beside a NaN.
+  const float top = cuda::reduce_block<kThreads>(own.top, shared, [](float a, float b) { return fmaxf(a, b); });
+  const float sum = cuda::block_sum<kThreads>(own.sum * Scale::rescale(own.top, top), shared);
+  if (threadIdx.x == 0) {
+    args.row_losses[row] = static_cast<float>(log(double{sum}) + (double{top} - target_logit));
+  }
+  if (!kGradients) return;
+  const float factor = 1 / sum;
+  for (int64_t c = 4 * threadIdx.x; c < items; c += 4 * kThreads) {
+    cuda::with_lanes<true>(items - c, [&](auto lanes) {
+      cuda::Four values = lanes.load(logits + c);
+#pragma unroll
+      for (int k = 0; k < 4; ++k) values.at[k] = expf(values.at[k] - top) * factor - (c + k == target ? 1.0f : 0.0f);
+      lanes.store(values, logits + c);
+    });
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) sum_losses(Vector<const float> row_losses, double* loss) {
+  __shared__ double shared[kWarps];
+  double sum = 0;
+#pragma unroll 4
+  for (int64_t row = threadIdx.x; row < row_losses.size(); row += kThreads) sum += row_losses[row];
+  sum = cuda::block_sum<kThreads>(sum, shared);
+  if (threadIdx.x == 0) *loss = sum;
+}
+
+void make_logits(CudaStream stream, const MaskedItemLoss& args, const Chunk& chunk) {
+  const int64_t columns = args.table.columns();
+  cuda::multiply(stream, {.m = chunk.rows,
+                          .n = args.table.rows(),
+                          .k = columns,
+                          .a = {args.hidden.row(chunk.first), columns, false},
+                          .b = {args.table.data(), columns, true},
+                          .bias = args.bias.data(),
+                          .c = chunk.logits,
+                          .c_stride = chunk.stride,
+                          .accumulate = false});
+}
+
+// From dz, which is where the logits were.
+void add_gradients(CudaStream stream, const MaskedItemLoss& args, const Chunk& chunk) {
+  const int64_t columns = args.table.columns(), items = args.table.rows();
+  cuda::multiply(stream, {.m = chunk.rows,
+                          .n = columns,
+                          .k = items,
+                          .a = {chunk.logits, chunk.stride, false},
+                          .b = {args.table.data(), columns, false},
+                          .bias = nullptr,
+                          .c = args.dhidden.row(chunk.first),
+                          .c_stride = columns,
+                          .accumulate = true});
+  cuda::multiply(stream, {.m = items,
+                          .n = columns,
+                          .k = chunk.rows,
+                          .a = {chunk.logits, chunk.stride, true},
+                          .b = {args.hidden.row(chunk.first), columns, false},
+                          .bias = nullptr,
+                          .c = args.dtable.data(),
+                          .c_stride = columns,
+                          .accumulate = true});
+  if (!args.dbias) return;
+  cuda::add_partials(stream, {.rows = chunk.logits, .count = chunk.rows, .columns = items, .stride = chunk.stride},
+                     args.dbias.data());
+}
+
+}  // namespace cuda_masked_item_loss
+
+void launch(CudaStream stream, const MaskedItemLoss& args) {
+  using namespace cuda_masked_item_loss;
+  const int64_t rows = args.hidden.rows();
+  if (rows > 0) {
+    // Rows of whole fours.
+    const int64_t stride = cuda::blocks_of(args.table.rows(), 4) * 4, row_bytes = stride * int64_t{sizeof(float)};
+    const int64_t chunk_rows = std::min(std::clamp(kMostBytes / row_bytes, kFewestRows, kMostRows), rows);
+    float* logits = reinterpret_cast<float*>(stream.context->scratch(chunk_rows * row_bytes));
+    for (int64_t first = 0; first < rows; first += chunk_rows) {
+      const Chunk chunk{logits, stride, first, std::min(chunk_rows, rows - first)};
+      make_logits(stream, args, chunk);
+      cuda::start(stream, "masked_item_loss_rows", args.dhidden ? finish_rows<true> : finish_rows<false>,
+                  cuda::grid(chunk.rows), kThreads, 0, args, chunk);
+      if (args.dhidden) add_gradients(stream, args, chunk);
+    }
+  }
+  cuda::start(stream, "masked_item_loss_sum", sum_losses, cuda::grid(1), kThreads, 0, args.row_losses,
+              args.loss.data());
+}
+
+}  // namespace itemloom

@@ -1,0 +1,97 @@
+// Sum of squares: one block of threads sums one of the fixed blocks of elements in double.
+// Column sums: a block of threads sums kRows rows of 32 columns into a partial row; then a block of threads takes 32
+// columns of all partial rows, each of its warps every 32nd of them, and adds up its warps' sums in order.
+#include "kernels/reduce.h"
+
+#include "kernels/cuda/block.cuh"
+#include "kernels/cuda/fours.cuh"
+#include "kernels/cuda/partials.cuh"
+
+namespace itemloom {
+namespace cuda_reduce {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / cuda::kWarp;
+constexpr int64_t kRows = 64;
+// Few blocks add up partial rows, so they are big.
+constexpr int kAddThreads = 1024;
+constexpr int kAddWarps = kAddThreads / cuda::kWarp;
+
+template <bool kAligned>
+__global__ void sum_of_squares(Vector<const float> x, double* partials) {
+  __shared__ double shared[kWarps];
+  const int64_t begin = blockIdx.x * kSumOfSquaresBlock;
+  const int64_t end = min(begin + kSumOfSquaresBlock, x.size());
+  double sum = 0;
+#pragma unroll 4
+  for (int64_t i = begin + 4 * threadIdx.x; i < end; i += 4 * kThreads) {
+    cuda::with_lanes<kAligned>(end - i, [&](auto lanes) {
+      const cuda::Four values = lanes.load(x.data() + i);
+#pragma unroll
+      for (int k = 0; k < 4; ++k) sum += double{values.at[k]} * values.at[k];
+    });
+  }
+  sum = cuda::block_sum<kThreads>(sum, shared);
+  if (threadIdx.x == 0) partials[blockIdx.x] = sum;
+}
+
+__global__ void sum_row_block(Matrix<const float> x, float* partials) {
+  __shared__ float sums[kWarps][cuda::kWarp];
+  const int lane = threadIdx.x % cuda::kWarp, warp = threadIdx.x / cuda::kWarp;
+  const int64_t column = int64_t{blockIdx.y} * cuda::kWarp + lane;
+  const int64_t begin = blockIdx.x * kRows, end = min(begin + kRows, x.rows());
+  float sum = 0;
+  if (column < x.columns()) {
+#pragma unroll 4
+    for (int64_t row = begin + warp; row < end; row += kWarps) sum += x.row(row)[column];
+  }
+  sums[warp][lane] = sum;
+  __syncthreads();
+  if (warp == 0 && column < x.columns()) partials[blockIdx.x * x.columns() + column] = cuda::add_warps(sums, lane);
+}
+
+__global__ void __launch_bounds__(kAddThreads) add_partials(cuda::Partials partials, float* first_y, float* second_y) {
+  __shared__ float sums[kAddWarps][cuda::kWarp];
+  const int lane = threadIdx.x % cuda::kWarp, warp = threadIdx.x / cuda::kWarp;
+  const int64_t column = int64_t{blockIdx.x} * cuda::kWarp + lane;
+  const float* from = partials.rows + blockIdx.y * partials.columns + column;
+  float* y = (blockIdx.y == 0 ? first_y : second_y) + column;
+  float sum = 0;
+  if (column < partials.columns) {
+#pragma unroll 4
+    for (int64_t row = warp; row < partials.count; row += kAddWarps) sum += from[row * partials.stride];
+  }
+  sums[warp][lane] = sum;
+  __syncthreads();
+  if (warp == 0 && column < partials.columns) *y += cuda::add_warps(sums, lane);
+}
+
+}  // namespace cuda_reduce
+
+void cuda::add_partials(CudaStream stream, const Partials& partials, float* y, float* second_y) {
+  if (partials.count == 0) return;
+  start(stream, "add_partials", cuda_reduce::add_partials,
+        dim3(static_cast<unsigned>(blocks_of(partials.columns, kWarp)), second_y ? 2 : 1), cuda_reduce::kAddThreads, 0,
+        partials, y, second_y);
+}
+
+void launch(CudaStream stream, const SumOfSquares& args) {
+  using namespace cuda_reduce;
+  cuda::start(stream, "sum_of_squares",
+              cuda::fours_aligned(args.x.data()) ? sum_of_squares<true> : sum_of_squares<false>,
+              cuda::grid(args.partials.size()), kThreads, 0, args.x, args.partials.data());
+}
+
+void launch(CudaStream stream, const ColumnSum& args) {
+  using namespace cuda_reduce;
+  const int64_t columns = args.x.columns(), blocks = cuda::blocks_of(args.x.rows(), kRows);
+  if (blocks == 0 || columns == 0) return;
+  float* partials =
+      reinterpret_cast<float*>(stream.context->scratch(blocks * columns * static_cast<int64_t>(sizeof(float))));
+  dim3 grid = cuda::grid(blocks);
+  grid.y = static_cast<unsigned>(cuda::blocks_of(columns, cuda::kWarp));
+  cuda::start(stream, "column_sum", sum_row_block, grid, kThreads, 0, args.x, partials);
+  cuda::add_partials(stream, {.rows = partials, .count = blocks, .columns = columns, .stride = columns}, args.y.data());
+}
+
+}  // namespace itemloom

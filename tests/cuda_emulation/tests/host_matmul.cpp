@@ -1,0 +1,338 @@
+// cuBLASLt and cuBLAS: values against a naive product in double precision, what is refused, what is reported.
+#include <cublasLt.h>
+#include <cublas_v2.h>
+#include <cuda_bf16.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+#include "host_test.h"
+
+using namespace host_test;
+
+namespace {
+
+#define EXPECT_CUBLAS(call) EXPECT((call) == CUBLAS_STATUS_SUCCESS)
+
+constexpr size_t kWorkspaceBytes = 1 << 20;
+
+float value_at(size_t index, int seed) {
+  return static_cast<float>((index * 7919 + static_cast<size_t>(seed) * 104729) % 2003) / 1001.f - 1.f;
+}
+
+// A matrix in device memory as cuBLASLt sees it, and its values. Gaps between its lines are not initialised.
+struct TestMatrix {
+  size_t rows, columns, leading;
+  cudaDataType_t type;
+  cublasLtOrder_t order;
+  std::vector<float> values;  // by columns, as rounded to the type
+  void* device = nullptr;
+  cublasLtMatrixLayout_t layout = nullptr;
+
+  TestMatrix(size_t rows, size_t columns, cudaDataType_t type, int seed, size_t padding = 0,
+             cublasLtOrder_t order = CUBLASLT_ORDER_COL)
+      : rows(rows), columns(columns), type(type), order(order), values(rows * columns) {
+    leading = (order == CUBLASLT_ORDER_COL ? rows : columns) + padding;
+    for (size_t index = 0; index < values.size(); ++index) {
+      values[index] = value_at(index, seed);
+      if (type == CUDA_R_16BF) values[index] = __bfloat162float(__float2bfloat16(values[index]));
+    }
+    EXPECT_CUDA(cudaMalloc(&device, lines() * leading * element_bytes()));
+    upload();
+    EXPECT_CUBLAS(cublasLtMatrixLayoutCreate(&layout, type, rows, columns, static_cast<int64_t>(leading)));
+    const int32_t order_value = order;
+    EXPECT_CUBLAS(cublasLtMatrixLayoutSetAttribute(layout, CUBLASLT_MATRIX_LAYOUT_ORDER, &order_value, 4));
+  }
+
+  float at(size_t row, size_t column) const { return values[column * rows + row]; }
+
+  std::vector<float> read() const {
+    std::vector<std::byte> packed(values.size() * element_bytes());
+    EXPECT_CUDA(cudaDeviceSynchronize());
+    EXPECT_CUDA(cudaMemcpy2D(packed.data(), line_bytes(), device, leading * element_bytes(), line_bytes(), lines(),
+                             cudaMemcpyDeviceToHost));
+    std::vector<float> result(values.size());
+    for (size_t row = 0; row < rows; ++row) {
+      for (size_t column = 0; column < columns; ++column) {
+        result[column * rows + row] = unpack(packed, place(row, column));
+      }
+    }
+    return result;
+  }
+
+ private:
+  size_t element_bytes() const { return type == CUDA_R_16BF ? 2 : 4; }
+  size_t lines() const { return order == CUBLASLT_ORDER_COL ? columns : rows; }
+  size_t line_bytes() const { return (order == CUBLASLT_ORDER_COL ? rows : columns) * element_bytes(); }
+  size_t place(size_t row, size_t column) const {
+    return order == CUBLASLT_ORDER_COL ? column * rows + row : row * columns + column;
+  }
+  float unpack(const std::vector<std::byte>& packed, size_t index) const {
+    if (type == CUDA_R_16BF) return __bfloat162float(reinterpret_cast<const __nv_bfloat16*>(packed.data())[index]);
+    return reinterpret_cast<const float*>(packed.data())[index];
+  }
+  void upload() const {
+    std::vector<std::byte> packed(values.size() * element_bytes());
+    for (size_t row = 0; row < rows; ++row) {
+      for (size_t column = 0; column < columns; ++column) {
+        const float value = at(row, column);
+        if (type == CUDA_R_16BF) {
+          reinterpret_cast<__nv_bfloat16*>(packed.data())[place(row, column)] = __float2bfloat16(value);
+        } else {
+          reinterpret_cast<float*>(packed.data())[place(row, column)] = value;
+        }
+      }
+    }
+    EXPECT_CUDA(cudaMemcpy2D(device, leading * element_bytes(), packed.data(), line_bytes(), line_bytes(), lines(),
+                             cudaMemcpyHostToDevice));
+    EXPECT_CUDA(cudaDeviceSynchronize());
+  }
+};
+
+struct Lt {
+  cublasLtHandle_t handle = nullptr;
+  cublasLtMatmulDesc_t description = nullptr;
+  cublasLtMatmulPreference_t preference = nullptr;
+  void* workspace = nullptr;
+
+  explicit Lt(cublasComputeType_t compute = CUBLAS_COMPUTE_32F) {
+    EXPECT_CUBLAS(cublasLtCreate(&handle));
+    EXPECT_CUBLAS(cublasLtMatmulDescCreate(&description, compute, CUDA_R_32F));
+    EXPECT_CUBLAS(cublasLtMatmulPreferenceCreate(&preference));
+    EXPECT_CUDA(cudaMalloc(&workspace, kWorkspaceBytes));
+    const uint64_t bytes = kWorkspaceBytes;
+    EXPECT_CUBLAS(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes,
+                                                       sizeof bytes));
+  }
+  template <class Value>
+  void set(cublasLtMatmulDescAttributes_t attribute, Value value) {
+    EXPECT_CUBLAS(cublasLtMatmulDescSetAttribute(description, attribute, &value, sizeof value));
+  }
+  cublasStatus_t choose(const TestMatrix& a, const TestMatrix& b, const TestMatrix& d,
+                        cublasLtMatmulHeuristicResult_t& result) {
+    int found = 0;
+    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle, description, a.layout, b.layout, d.layout,
+                                                                 d.layout, preference, 1, &result, &found);
+    EXPECT(found == (status == CUBLAS_STATUS_SUCCESS ? 1 : 0));
+    return status;
+  }
+  cublasStatus_t multiply(const TestMatrix& a, const TestMatrix& b, const TestMatrix& d, float alpha = 1,
+                          float beta = 0) {
+    cublasLtMatmulHeuristicResult_t result;
+    if (const cublasStatus_t status = choose(a, b, d, result); status != CUBLAS_STATUS_SUCCESS) return status;
+    return cublasLtMatmul(handle, description, &alpha, a.device, a.layout, b.device, b.layout, &beta, d.device,
+                          d.layout, d.device, d.layout, &result.algo, workspace, kWorkspaceBytes, nullptr);
+  }
+};
+
+// The largest error in units of what rounding may do.
+double error_of(const TestMatrix& a, bool turn_a, const TestMatrix& b, bool turn_b, const TestMatrix& d, float alpha,
+                float beta, double rounding, const std::vector<float>& bias = {}) {
+  const std::vector<float> result = d.read();
+  const size_t inner = turn_a ? a.rows : a.columns;
+  double worst = 0;
+  for (size_t row = 0; row < d.rows; ++row) {
+    for (size_t column = 0; column < d.columns; ++column) {
+      double sum = 0, size = 0;
+      for (size_t k = 0; k < inner; ++k) {
+        const double term =
+            double(turn_a ? a.at(k, row) : a.at(row, k)) * double(turn_b ? b.at(column, k) : b.at(k, column));
+        sum += term;
+        size += std::fabs(term);
+      }
+      double expected = alpha * sum + (beta != 0 ? beta * double(d.at(row, column)) : 0);
+      if (!bias.empty()) expected += bias[row];
+      const double unit = rounding * (std::fabs(alpha) * size + std::fabs(expected) + 1e-6);
+      worst = std::fmax(worst, std::fabs(expected - result[column * d.rows + row]) / unit);
+    }
+  }
+  return worst;
+}
+
+constexpr double kFloatRounding = 1.2e-7, kBf16Rounding = 4e-3, kTf32Rounding = 1e-3;
+
+void values_of_all_transposes() {
+  for (const size_t m : {1, 5, 33}) {
+    for (const size_t n : {1, 17, 40}) {
+      for (const size_t k : {1, 31, 300}) {
+        for (const int turns : {0, 1, 2, 3}) {
+          const bool turn_a = turns & 1, turn_b = turns & 2;
+          const TestMatrix a(turn_a ? k : m, turn_a ? m : k, CUDA_R_32F, 1, 3);
+          const TestMatrix b(turn_b ? n : k, turn_b ? k : n, CUDA_R_32F, 2, 1);
+          const TestMatrix d(m, n, CUDA_R_32F, 3, 2);
+          Lt lt;
+          lt.set<int32_t>(CUBLASLT_MATMUL_DESC_TRANSA, turn_a ? CUBLAS_OP_T : CUBLAS_OP_N);
+          lt.set<int32_t>(CUBLASLT_MATMUL_DESC_TRANSB, turn_b ? CUBLAS_OP_T : CUBLAS_OP_N);
+          const float beta = turns == 3 ? 0.5f : 0.f;
+          EXPECT_CUBLAS(lt.multiply(a, b, d, 2, beta));
+          EXPECT(error_of(a, turn_a, b, turn_b, d, 2, beta, kFloatRounding) < 4);
+        }
+      }
+    }
+  }
+}
+
+void values_of_types() {
+  const TestMatrix a(37, 64, CUDA_R_16BF, 1), b(64, 21, CUDA_R_16BF, 2);
+  const TestMatrix as_float(37, 21, CUDA_R_32F, 3), as_bf16(37, 21, CUDA_R_16BF, 4);
+  Lt lt;
+  EXPECT_CUBLAS(lt.multiply(a, b, as_float));
+  EXPECT(error_of(a, false, b, false, as_float, 1, 0, kFloatRounding) < 4);
+  EXPECT_CUBLAS(lt.multiply(a, b, as_bf16, 1, 1));
+  EXPECT(error_of(a, false, b, false, as_bf16, 1, 1, kBf16Rounding) < 1);
+  const TestMatrix c(37, 64, CUDA_R_32F, 5), d(64, 21, CUDA_R_32F, 6), e(37, 21, CUDA_R_32F, 7);
+  Lt tf32(CUBLAS_COMPUTE_32F_FAST_TF32);
+  EXPECT_CUBLAS(tf32.multiply(c, d, e));
+  EXPECT(error_of(c, false, d, false, e, 1, 0, kTf32Rounding) < 1);
+  EXPECT(error_of(c, false, d, false, e, 1, 0, kFloatRounding) > 4);
+}
+
+void values_of_rows_first() {
+  const TestMatrix a(6, 10, CUDA_R_32F, 1, 2, CUBLASLT_ORDER_ROW), b(10, 7, CUDA_R_32F, 2, 0, CUBLASLT_ORDER_ROW);
+  const TestMatrix d(6, 7, CUDA_R_32F, 3, 1, CUBLASLT_ORDER_ROW);
+  Lt lt;
+  EXPECT_CUBLAS(lt.multiply(a, b, d));
+  EXPECT(error_of(a, false, b, false, d, 1, 0, kFloatRounding) < 4);
+}
+
+void values_of_epilogues() {
+  const TestMatrix a(9, 20, CUDA_R_32F, 1), b(20, 5, CUDA_R_32F, 2), d(9, 5, CUDA_R_32F, 3);
+  std::vector<float> bias(9);
+  for (size_t row = 0; row < bias.size(); ++row) bias[row] = value_at(row, 9);
+  float* device_bias = upload(bias);
+  Lt lt;
+  lt.set<uint32_t>(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+  EXPECT(lt.multiply(a, b, d) == CUBLAS_STATUS_INVALID_VALUE);
+  lt.set<const void*>(CUBLASLT_MATMUL_DESC_BIAS_POINTER, device_bias);
+  EXPECT_CUBLAS(lt.multiply(a, b, d));
+  EXPECT(error_of(a, false, b, false, d, 1, 0, kFloatRounding, bias) < 4);
+  float* gradient = upload(std::vector<float>(5, 0));
+  lt.set<uint32_t>(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BGRADB);
+  lt.set<const void*>(CUBLASLT_MATMUL_DESC_BIAS_POINTER, gradient);
+  EXPECT_CUBLAS(lt.multiply(a, b, d));
+  const std::vector<float> sums = download(gradient, 5);
+  for (size_t column = 0; column < 5; ++column) {
+    double expected = 0;
+    for (size_t k = 0; k < 20; ++k) expected += b.at(k, column);
+    EXPECT(std::fabs(expected - sums[column]) < 1e-5);
+  }
+}
+
+void wrong_problems_are_refused() {
+  const TestMatrix a(8, 16, CUDA_R_32F, 1), b(16, 4, CUDA_R_32F, 2), d(8, 4, CUDA_R_32F, 3);
+  const TestMatrix short_b(15, 4, CUDA_R_32F, 2), bf16_b(16, 4, CUDA_R_16BF, 2), bf16_d(8, 4, CUDA_R_16BF, 2);
+  Lt lt;
+  EXPECT(lt.multiply(a, short_b, d) == CUBLAS_STATUS_INVALID_VALUE);
+  EXPECT(lt.multiply(a, b, b) == CUBLAS_STATUS_INVALID_VALUE);
+  EXPECT(lt.multiply(a, bf16_b, d) == CUBLAS_STATUS_NOT_SUPPORTED);
+  EXPECT(lt.multiply(a, b, bf16_d) == CUBLAS_STATUS_NOT_SUPPORTED);
+  Lt half(CUBLAS_COMPUTE_16F);
+  EXPECT(half.multiply(a, b, d) == CUBLAS_STATUS_NOT_SUPPORTED);
+  const int64_t leading = 7;
+  EXPECT_CUBLAS(cublasLtMatrixLayoutSetAttribute(a.layout, CUBLASLT_MATRIX_LAYOUT_LD, &leading, sizeof leading));
+  EXPECT(lt.multiply(a, b, d) == CUBLAS_STATUS_INVALID_VALUE);
+  const int64_t wrong_size = 0;
+  EXPECT(cublasLtMatmulDescSetAttribute(lt.description, CUBLASLT_MATMUL_DESC_TRANSA, &wrong_size, sizeof wrong_size) ==
+         CUBLAS_STATUS_INVALID_VALUE);
+  EXPECT_CUBLAS(cublasLtDestroy(lt.handle));
+  EXPECT(lt.multiply(a, b, d) == CUBLAS_STATUS_NOT_INITIALIZED);
+  EXPECT(std::strcmp(cublasLtGetStatusString(CUBLAS_STATUS_NOT_SUPPORTED),
+                     "the requested functionality is not supported") == 0);
+}
+
+void algorithms_want_what_they_were_chosen_for() {
+  const TestMatrix a(8, 16, CUDA_R_32F, 1), b(16, 4, CUDA_R_32F, 2), d(8, 4, CUDA_R_32F, 3);
+  const float one = 1, zero = 0;
+  Lt lt;
+  cublasLtMatmulHeuristicResult_t result;
+  EXPECT_CUBLAS(lt.choose(a, b, d, result));
+  EXPECT(result.workspaceSize > 0);
+  const auto multiply = [&](const void* a_data, void* workspace, size_t bytes) {
+    return cublasLtMatmul(lt.handle, lt.description, &one, a_data, a.layout, b.device, b.layout, &zero, d.device,
+                          d.layout, d.device, d.layout, &result.algo, workspace, bytes, nullptr);
+  };
+  EXPECT_CUBLAS(multiply(a.device, lt.workspace, kWorkspaceBytes));
+  EXPECT(multiply(a.device, nullptr, 0) == CUBLAS_STATUS_INVALID_VALUE);
+  EXPECT(multiply(a.device, nullptr, kWorkspaceBytes) == CUBLAS_STATUS_INVALID_VALUE);
+  EXPECT(multiply(static_cast<float*>(a.device) + 1, lt.workspace, kWorkspaceBytes) == CUBLAS_STATUS_NOT_SUPPORTED);
+  lt.set<int32_t>(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
+  EXPECT(multiply(a.device, lt.workspace, kWorkspaceBytes) == CUBLAS_STATUS_INVALID_VALUE);
+}
+
+void multiplies_outside_its_memory() {
+  const TestMatrix a(8, 16, CUDA_R_32F, 1), b(16, 4, CUDA_R_32F, 2), d(8, 4, CUDA_R_32F, 3);
+  const uint64_t more = 5;
+  EXPECT_CUBLAS(cublasLtMatrixLayoutSetAttribute(b.layout, CUBLASLT_MATRIX_LAYOUT_COLS, &more, sizeof more));
+  EXPECT_CUBLAS(cublasLtMatrixLayoutSetAttribute(d.layout, CUBLASLT_MATRIX_LAYOUT_COLS, &more, sizeof more));
+  Lt lt;
+  EXPECT_CUBLAS(lt.multiply(a, b, d));
+  EXPECT_CUDA(cudaDeviceSynchronize());
+}
+
+void multiplies_what_nobody_wrote() {
+  TestMatrix a(8, 16, CUDA_R_32F, 1);
+  const TestMatrix b(16, 4, CUDA_R_32F, 2), d(8, 4, CUDA_R_32F, 3);
+  EXPECT_CUDA(cudaMalloc(&a.device, 8 * 16 * sizeof(float)));
+  EXPECT_CUDA(cudaMemset(a.device, 0, 8 * 15 * sizeof(float)));
+  Lt lt;
+  EXPECT_CUBLAS(lt.multiply(a, b, d));
+  EXPECT_CUDA(cudaDeviceSynchronize());
+}
+
+void multiplies_into_an_input() {
+  const TestMatrix a(8, 8, CUDA_R_32F, 1), b(8, 8, CUDA_R_32F, 2);
+  Lt lt;
+  EXPECT_CUBLAS(lt.multiply(a, b, a));
+  EXPECT_CUDA(cudaDeviceSynchronize());
+}
+
+void values_of_cublas() {
+  const TestMatrix a(12, 9, CUDA_R_32F, 1), b(7, 12, CUDA_R_32F, 2), d(9, 7, CUDA_R_32F, 3);
+  const float two = 2, one = 1;
+  cublasHandle_t handle;
+  cudaStream_t stream;
+  EXPECT_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  EXPECT_CUBLAS(cublasCreate(&handle));
+  EXPECT_CUBLAS(cublasSetStream(handle, stream));
+  EXPECT_CUBLAS(cublasSgemm(handle, CUBLAS_OP_T, CUBLAS_OP_T, 9, 7, 12, &two, static_cast<float*>(a.device), 12,
+                            static_cast<float*>(b.device), 7, &one, static_cast<float*>(d.device), 9));
+  EXPECT(error_of(a, true, b, true, d, 2, 1, kFloatRounding) < 4);
+  const TestMatrix e(9, 12, CUDA_R_16BF, 4), f(12, 7, CUDA_R_16BF, 5), g(9, 7, CUDA_R_32F, 6);
+  const float zero = 0;
+  EXPECT_CUBLAS(cublasGemmEx(handle, CUBLAS_OP_N, CUBLAS_OP_N, 9, 7, 12, &one, e.device, CUDA_R_16BF, 9, f.device,
+                             CUDA_R_16BF, 12, &zero, g.device, CUDA_R_32F, 9, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT));
+  EXPECT(error_of(e, false, f, false, g, 1, 0, kFloatRounding) < 4);
+  EXPECT(cublasSgemm(handle, CUBLAS_OP_N, CUBLAS_OP_N, 12, 7, 9, &one, static_cast<float*>(a.device), 11,
+                     static_cast<float*>(b.device), 9, &one, static_cast<float*>(d.device),
+                     12) == CUBLAS_STATUS_INVALID_VALUE);
+  EXPECT_CUBLAS(cublasDestroy(handle));
+}
+
+void is_reasonably_fast() {
+  const TestMatrix a(512, 512, CUDA_R_32F, 1), b(512, 512, CUDA_R_32F, 2), d(512, 512, CUDA_R_32F, 3);
+  Lt lt;
+  EXPECT_CUBLAS(lt.multiply(a, b, d));
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_CUDA(cudaDeviceSynchronize());
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  std::fprintf(stdout, "%.1f GFLOP/s\n", 2e-9 * 512 * 512 * 512 / seconds);
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+int main() {
+  const Environment checked = {{"CUDA_EMULATION_CHECK", "1"}}, lazy = {{"CUDA_EMULATION_SEED", "1"}};
+  expect_success("values of all transposes", checked, values_of_all_transposes);
+  expect_success("values of types", checked, values_of_types);
+  expect_success("values of rows first", checked, values_of_rows_first);
+  expect_success("values of epilogues", checked, values_of_epilogues);
+  expect_success("values of cuBLAS", checked, values_of_cublas);
+  expect_success("wrong problems are refused", {}, wrong_problems_are_refused);
+  expect_success("algorithms want what they were chosen for", {}, algorithms_want_what_they_were_chosen_for);
+  expect_success("a large product", lazy, is_reasonably_fast);
+  expect_report("a product outside its memory", "cublasLtMatmul: B", multiplies_outside_its_memory);
+  expect_report("a product of uninitialised memory", "cublasLtMatmul: A", multiplies_what_nobody_wrote, checked);
+  expect_report("a product into one of its inputs", "overlaps an input", multiplies_into_an_input);
+}
