@@ -7,11 +7,10 @@
 // them, then the warps' sums in order. Nobody but the run's own threads writes a table row.
 #include "kernels/embedding_bag.h"
 
-#include <cub/device/device_radix_sort.cuh>
-
 #include "kernels/cuda/carver.cuh"
 #include "kernels/cuda/fours.cuh"
 #include "kernels/cuda/partials.cuh"
+#include "kernels/cuda/sort_pairs.h"
 
 namespace itemloom {
 namespace cuda_embedding_bag {
@@ -198,12 +197,7 @@ struct Unsorted {
 // Sorts the occurrences and cuts them into pieces, all in the launch's scratch memory.
 Sorted sort_occurrences(CudaStream stream, const EmbeddingBagBackward& args) {
   const int64_t n = args.ids.size(), columns = args.dtable.columns();
-  const int bits = id_bits(args.dtable.rows());
-  size_t sort_bytes = 0;
-  cuda_check(cub::DeviceRadixSort::SortPairs(nullptr, sort_bytes, static_cast<uint32_t*>(nullptr),
-                                             static_cast<uint32_t*>(nullptr), static_cast<int32_t*>(nullptr),
-                                             static_cast<int32_t*>(nullptr), n, 0, bits, stream.context->stream()),
-             "sizing a sort");
+  const cuda::SortPairs sort{.count = n, .bits = id_bits(args.dtable.rows())};
   Sorted sorted{};
   uint32_t* ids = nullptr;
   int32_t *occurrences = nullptr, *sorted_occurrences = nullptr;
@@ -214,7 +208,7 @@ Sorted sort_occurrences(CudaStream stream, const EmbeddingBagBackward& args) {
     ids = carver.take<uint32_t>(n);
     occurrences = carver.take<int32_t>(n);
     sorted_occurrences = carver.take<int32_t>(n);
-    sort_memory = carver.take<std::byte>(static_cast<int64_t>(sort_bytes));
+    sort_memory = carver.take<std::byte>(sort.working_bytes());
     sorted.ids = carver.take<uint32_t>(n);
     sorted.rows = carver.take<int32_t>(n);
     sorted.factors = carver.take<float>(n);
@@ -223,10 +217,7 @@ Sorted sort_occurrences(CudaStream stream, const EmbeddingBagBackward& args) {
   });
   const dim3 blocks = cuda::grid(cuda::blocks_of(n, kThreads));
   cuda::start(stream, "number_occurrences", number_occurrences, blocks, kThreads, 0, args.ids, ids, occurrences);
-  cuda_check(cub::DeviceRadixSort::SortPairs(sort_memory, sort_bytes, ids, sorted.ids, occurrences, sorted_occurrences,
-                                             n, 0, bits, stream.context->stream()),
-             "starting a sort");
-  stream.context->after_launch("radix sort");
+  sort.run(stream, sort_memory, ids, occurrences, sorted.ids, sorted_occurrences);
   cuda::start(stream, "cut_runs", cut_runs, blocks, kThreads, 0, args, sorted_occurrences, sorted);
   return sorted;
 }

@@ -35,12 +35,16 @@ function(itemloom_cuda_objects out)
   set(objects)
   foreach(source ${ARGN})
     file(RELATIVE_PATH name ${CMAKE_SOURCE_DIR} ${source})
+    set(gates ${ITEMLOOM_NVCC_GATES})
+    if(name STREQUAL "kernels/cuda/sort_pairs.cu")
+      set(gates -Werror all-warnings)
+    endif()
     set(object ${CMAKE_BINARY_DIR}/cuda_objects/${name}.o)
     get_filename_component(folder ${object} DIRECTORY)
     file(MAKE_DIRECTORY ${folder})
     add_custom_command(
       OUTPUT ${object}
-      COMMAND ${CMAKE_CXX_COMPILER_LAUNCHER} ${ITEMLOOM_NVCC} ${ITEMLOOM_NVCC_FLAGS} ${ITEMLOOM_NVCC_GATES} ${generate}
+      COMMAND ${CMAKE_CXX_COMPILER_LAUNCHER} ${ITEMLOOM_NVCC} ${ITEMLOOM_NVCC_FLAGS} ${gates} ${generate}
               -I${CMAKE_SOURCE_DIR} -MD -MF ${object}.d -c ${source} -o ${object}
       DEPENDS ${source}
       DEPFILE ${object}.d
