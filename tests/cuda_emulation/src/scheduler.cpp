@@ -148,6 +148,7 @@ void Scheduler::choose_order(const std::shared_ptr<Stream>& waited_for) {
 void Scheduler::run_until(Lock& lock, const std::function<bool()>& condition, const char* what,
                           const std::shared_ptr<Stream>& waited_for) {
   choose_order(waited_for);
+  ++waiting_threads_;
   auto last_step = std::chrono::steady_clock::now();
   while (!condition()) {
     if (run_one()) {
@@ -157,6 +158,7 @@ void Scheduler::run_until(Lock& lock, const std::function<bool()>& condition, co
     changed_.wait_for(lock, kPollEvery);
     if (std::chrono::steady_clock::now() - last_step > kStuckAfter) report_stuck(what);
   }
+  --waiting_threads_;
 }
 
 void Scheduler::wait_for(Lock& lock, const std::shared_ptr<Stream>& stream) {

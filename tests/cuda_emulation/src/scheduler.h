@@ -100,6 +100,8 @@ class Scheduler {
   void wait_for_device(Lock& lock, int device);
   // One step of some work that can go on; false when there is none.
   bool run_one();
+  // Whether a host thread is in run_until.
+  bool host_waits() const { return waiting_threads_ > 0; }
   // Something outside the queues has changed that work may wait for.
   void notify() { changed_.notify_all(); }
 
@@ -119,6 +121,7 @@ class Scheduler {
   std::vector<std::shared_ptr<Stream>> streams_;  // also the order in which they are asked to go on
   HandleTable<Stream, cudaStream_t> handles_;
   std::map<int, std::shared_ptr<Stream>> legacy_;
+  int waiting_threads_ = 0;
   Random random_;
   Eagerness eagerness_;
   bool reorder_every_step_ = true;

@@ -1,0 +1,68 @@
+// A rank's communicator and the collectives that it runs.
+#pragma once
+
+#include <nccl.h>
+
+#include <atomic>
+#include <memory>
+#include <thread>
+
+#include "nccl_world.h"
+#include "scheduler.h"
+
+namespace cuda_emulation {
+
+enum class CollectiveKind : int32_t { kAllReduce, kReduceScatter, kAllGather, kBroadcast, kReduce };
+
+struct Collective {
+  CollectiveKind kind;
+  const void* send;
+  void* receive;
+  size_t count;  // as NCCL counts: of what a rank receives in ReduceScatter, of what it sends otherwise
+  ncclDataType_t type;
+  ncclRedOp_t operation = ncclSum;
+  int root = 0;
+};
+
+class Communicator : public std::enable_shared_from_this<Communicator> {
+ public:
+  Communicator(std::unique_ptr<World> world, int device);
+
+  World& world() { return *world_; }
+  int device() const { return device_; }
+
+  // Waits for all ranks. Without the scheduler's lock, as leave().
+  ncclResult_t meet(std::string& error);
+  // After which it is of no use any more; the other ranks see it.
+  void leave();
+
+  // All of these with the scheduler's lock held.
+
+  // The work of a collective: its place among the communicator's collectives is taken when the work is made.
+  WorkMaker work(const Collective& collective);
+  // Waits for what was issued.
+  void finish(Lock& lock);
+  // Ends what was issued, with its results undefined.
+  void abort() { is_aborted_ = true; }
+  // Looks whether the other ranks live.
+  ncclResult_t async_error();
+  bool is_broken() const { return is_aborted_ || error_ != ncclSuccess; }
+
+ private:
+  friend class CollectiveRun;
+
+  void start_helper();
+  void help();
+
+  std::unique_ptr<World> world_;
+  int device_;
+  int64_t issued_ = 0;
+  int64_t completed_ = 0;
+  int64_t rounds_ = 0;  // that this rank has taken
+  bool is_aborted_ = false;
+  ncclResult_t error_ = ncclSuccess;
+  std::atomic<bool> has_left_{false};
+  std::thread helper_;
+};
+
+}  // namespace cuda_emulation

@@ -1,0 +1,432 @@
+// NCCL between threads of one process and between processes: values, asynchrony, mismatches, ranks that die.
+#include <cuda_bf16.h>
+#include <nccl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <thread>
+
+#include "host_test.h"
+
+using namespace host_test;
+
+namespace {
+
+#define EXPECT_NCCL(call) EXPECT((call) == ncclSuccess)
+
+// More than one round of the emulation, and no multiple of one.
+constexpr size_t kMany = 300'001;
+
+struct Rank {
+  int rank, ranks;
+  ncclComm_t communicator = nullptr;
+  cudaStream_t stream = nullptr;
+
+  Rank(int rank, int ranks, const ncclUniqueId& id) : rank(rank), ranks(ranks) {
+    EXPECT_CUDA(cudaSetDevice(rank));
+    EXPECT_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    EXPECT_NCCL(ncclCommInitRank(&communicator, ranks, id, rank));
+  }
+  void finish() const {
+    EXPECT_CUDA(cudaStreamSynchronize(stream));
+    EXPECT_NCCL(ncclCommDestroy(communicator));
+  }
+};
+
+using RankBody = std::function<void(Rank&)>;
+
+Environment devices(int count, bool is_checked = false, int seed = 1) {
+  return {{"CUDA_EMULATION_DEVICES", std::to_string(count)},
+          {"CUDA_EMULATION_CHECK", is_checked ? "1" : "0"},
+          {"CUDA_EMULATION_SEED", std::to_string(seed)}};
+}
+
+void run_threads(int ranks, const RankBody& body) {
+  ncclUniqueId id;
+  EXPECT_NCCL(ncclGetUniqueId(&id));
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < ranks; ++rank) {
+    threads.emplace_back([&, rank] {
+      Rank here(rank, ranks, id);
+      body(here);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+// Returns how each rank's process ended, as waitpid says it.
+std::vector<int> run_processes(int ranks, const RankBody& body) {
+  ncclUniqueId id;
+  EXPECT_NCCL(ncclGetUniqueId(&id));
+  std::vector<pid_t> children;
+  for (int rank = 0; rank < ranks; ++rank) {
+    const pid_t child = fork();
+    if (child == 0) {
+      Rank here(rank, ranks, id);
+      body(here);
+      std::_Exit(0);
+    }
+    children.push_back(child);
+  }
+  std::vector<int> ends;
+  for (const pid_t child : children) {
+    int status = 0;
+    waitpid(child, &status, 0);
+    ends.push_back(status);
+  }
+  return ends;
+}
+
+void expect_processes_end_well(int ranks, const RankBody& body) {
+  for (const int status : run_processes(ranks, body)) EXPECT(status == 0);
+}
+
+// Whole numbers, so that sums are exact.
+double value_at(int rank, size_t index) {
+  return static_cast<double>((index * 7 + static_cast<size_t>(rank) * 3) % 11);
+}
+
+template <class Value>
+Value from_double(double value) {
+  return static_cast<Value>(value);
+}
+template <>
+__nv_bfloat16 from_double(double value) {
+  return __float2bfloat16(static_cast<float>(value));
+}
+
+template <class Value>
+struct Buffer {
+  Value* device = nullptr;
+  size_t count;
+
+  explicit Buffer(size_t count) : count(count) {
+    void* memory = nullptr;
+    EXPECT_CUDA(cudaMalloc(&memory, count * sizeof(Value)));
+    device = static_cast<Value*>(memory);
+  }
+  // With the values of a rank.
+  Buffer(size_t count, int rank, cudaStream_t stream) : Buffer(count) {
+    std::vector<Value> values(count);
+    for (size_t index = 0; index < count; ++index) values[index] = from_double<Value>(value_at(rank, index));
+    EXPECT_CUDA(cudaMemcpyAsync(device, values.data(), count * sizeof(Value), cudaMemcpyHostToDevice, stream));
+  }
+  template <class Expected>
+  void expect(cudaStream_t stream, Expected expected) const {
+    std::vector<Value> values(count);
+    EXPECT_CUDA(cudaMemcpyAsync(values.data(), device, count * sizeof(Value), cudaMemcpyDeviceToHost, stream));
+    for (size_t index = 0; index < count; ++index) {
+      const Value value = from_double<Value>(expected(index));
+      EXPECT(std::memcmp(&value, &values[index], sizeof value) == 0);
+    }
+  }
+};
+
+double reduced(int ranks, size_t index, ncclRedOp_t operation) {
+  double result = value_at(0, index);
+  for (int rank = 1; rank < ranks; ++rank) {
+    const double value = value_at(rank, index);
+    result = operation == ncclSum   ? result + value
+             : operation == ncclMax ? std::max(result, value)
+                                    : std::min(result, value);
+  }
+  return result;
+}
+
+template <class Value>
+void all_collectives(Rank& r, ncclDataType_t type, size_t count) {
+  const auto ranks = static_cast<size_t>(r.ranks);
+  for (const ncclRedOp_t operation : {ncclSum, ncclMax, ncclMin}) {
+    const Buffer<Value> send(count, r.rank, r.stream), receive(count);
+    EXPECT_NCCL(ncclAllReduce(send.device, receive.device, count, type, operation, r.communicator, r.stream));
+    receive.expect(r.stream, [&](size_t index) { return reduced(r.ranks, index, operation); });
+  }
+  const Buffer<Value> parts(count * ranks, r.rank, r.stream), part(count), gathered(count * ranks);
+  EXPECT_NCCL(ncclReduceScatter(parts.device, part.device, count, type, ncclSum, r.communicator, r.stream));
+  part.expect(r.stream,
+              [&](size_t index) { return reduced(r.ranks, static_cast<size_t>(r.rank) * count + index, ncclSum); });
+  EXPECT_NCCL(ncclAllGather(part.device, gathered.device, count, type, r.communicator, r.stream));
+  gathered.expect(r.stream, [&](size_t index) { return reduced(r.ranks, index, ncclSum); });
+  const Buffer<Value> mine(count, r.rank, r.stream), other(count);
+  EXPECT_NCCL(ncclBroadcast(mine.device, other.device, count, type, r.ranks - 1, r.communicator, r.stream));
+  other.expect(r.stream, [&](size_t index) { return value_at(r.ranks - 1, index); });
+  EXPECT_NCCL(ncclReduce(mine.device, other.device, count, type, ncclSum, 0, r.communicator, r.stream));
+  other.expect(r.stream, [&](size_t index) {
+    return r.rank == 0 ? reduced(r.ranks, index, ncclSum) : value_at(r.ranks - 1, index);
+  });
+}
+
+void collectives_of_all_types(Rank& r) {
+  all_collectives<float>(r, ncclFloat32, 1000);
+  all_collectives<double>(r, ncclFloat64, 7);
+  all_collectives<int32_t>(r, ncclInt32, 1000);
+  all_collectives<int64_t>(r, ncclInt64, 33);
+  all_collectives<__nv_bfloat16>(r, ncclBfloat16, 1000);
+  r.finish();
+}
+
+void collectives_of_many_rounds(Rank& r) {
+  all_collectives<float>(r, ncclFloat32, kMany);
+  r.finish();
+}
+
+void collectives_in_place(Rank& r) {
+  constexpr size_t kCount = 500;
+  const auto ranks = static_cast<size_t>(r.ranks), rank = static_cast<size_t>(r.rank);
+  const Buffer<float> all(kCount * ranks, r.rank, r.stream);
+  float* part = all.device + rank * kCount;
+  EXPECT_NCCL(ncclReduceScatter(all.device, part, kCount, ncclFloat32, ncclSum, r.communicator, r.stream));
+  EXPECT_NCCL(ncclAllGather(part, all.device, kCount, ncclFloat32, r.communicator, r.stream));
+  all.expect(r.stream, [&](size_t index) { return reduced(r.ranks, index, ncclSum); });
+  r.finish();
+}
+
+// Sums of floats that round: every rank gets the bits of the sum in rank order.
+void sums_in_the_order_of_ranks(Rank& r) {
+  constexpr size_t kCount = 1000;
+  std::vector<float> values(kCount), expected(kCount);
+  const auto part = [](int rank, size_t index) {
+    return 1.f / static_cast<float>(1 + index + 7 * static_cast<size_t>(rank));
+  };
+  for (size_t index = 0; index < kCount; ++index) {
+    values[index] = part(r.rank, index);
+    expected[index] = part(0, index);
+    for (int rank = 1; rank < r.ranks; ++rank) expected[index] += part(rank, index);
+  }
+  float* device = upload(values);
+  EXPECT_NCCL(ncclAllReduce(device, device, kCount, ncclFloat32, ncclSum, r.communicator, r.stream));
+  EXPECT_CUDA(cudaStreamSynchronize(r.stream));
+  EXPECT(download(device, kCount) == expected);
+  r.finish();
+}
+
+// The gradients come from another stream, for which nobody waits.
+void reduces_what_is_not_ready(Rank& r) {
+  cudaStream_t compute;
+  EXPECT_CUDA(cudaStreamCreateWithFlags(&compute, cudaStreamNonBlocking));
+  float* gradients = upload(std::vector<float>(100, 0));
+  EXPECT_CUDA(cudaMemsetAsync(gradients, 1, 400, compute));
+  EXPECT_NCCL(ncclAllReduce(gradients, gradients, 100, ncclFloat32, ncclMin, r.communicator, r.stream));
+  EXPECT_CUDA(cudaStreamSynchronize(r.stream));
+  EXPECT(download(gradients, 100)[99] != 0);
+  r.finish();
+}
+
+// Rank 0's host hands its work over and then waits for rank 1 by other means, as in MPI_Barrier; rank 1 waits for the
+// collective first.
+void hosts_that_wait_for_each_other(Rank& r, const int* pipe_ends) {
+  float* values = upload(std::vector<float>(kMany, 1));
+  for (int turn = 0; turn < 3; ++turn) {
+    EXPECT_NCCL(ncclAllReduce(values, values, kMany, ncclFloat32, ncclSum, r.communicator, r.stream));
+  }
+  char message = 'x';
+  if (r.rank == 0) {
+    EXPECT(read(pipe_ends[0], &message, 1) == 1);
+  } else {
+    EXPECT_CUDA(cudaStreamSynchronize(r.stream));
+    EXPECT(write(pipe_ends[1], &message, 1) == 1);
+  }
+  r.finish();
+  EXPECT(download(values, 1)[0] == 8);
+}
+
+void a_graph_with_a_collective(Rank& r) {
+  float* values = upload(std::vector<float>(100, 1));
+  cudaGraph_t graph;
+  cudaGraphExec_t executable;
+  EXPECT_CUDA(cudaStreamBeginCapture(r.stream, cudaStreamCaptureModeThreadLocal));
+  EXPECT_NCCL(ncclAllReduce(values, values, 100, ncclFloat32, ncclSum, r.communicator, r.stream));
+  EXPECT_CUDA(cudaStreamEndCapture(r.stream, &graph));
+  EXPECT_CUDA(cudaGraphInstantiate(&executable, graph, 0));
+  for (int turn = 0; turn < 3; ++turn) EXPECT_CUDA(cudaGraphLaunch(executable, r.stream));
+  EXPECT_CUDA(cudaStreamSynchronize(r.stream));
+  EXPECT(download(values, 100)[99] == 8);
+  r.finish();
+}
+
+void one_thread_with_two_ranks() {
+  ncclUniqueId id;
+  ncclComm_t communicators[2];
+  float* values[2];
+  EXPECT_NCCL(ncclGetUniqueId(&id));
+  EXPECT_NCCL(ncclGroupStart());
+  for (int rank = 0; rank < 2; ++rank) {
+    EXPECT_CUDA(cudaSetDevice(rank));
+    values[rank] = upload(std::vector<float>(10, static_cast<float>(rank + 1)));
+    EXPECT_NCCL(ncclCommInitRank(&communicators[rank], 2, id, rank));
+  }
+  EXPECT_NCCL(ncclGroupEnd());
+  EXPECT_NCCL(ncclGroupStart());
+  for (int rank = 0; rank < 2; ++rank) {
+    EXPECT_NCCL(ncclAllReduce(values[rank], values[rank], 10, ncclFloat32, ncclSum, communicators[rank], nullptr));
+  }
+  EXPECT_NCCL(ncclGroupEnd());
+  for (int rank = 0; rank < 2; ++rank) {
+    EXPECT_CUDA(cudaSetDevice(rank));
+    EXPECT(download(values[rank], 10)[9] == 3);
+    int count = 0, user_rank = -1;
+    EXPECT_NCCL(ncclCommCount(communicators[rank], &count));
+    EXPECT_NCCL(ncclCommUserRank(communicators[rank], &user_rank));
+    EXPECT(count == 2 && user_rank == rank);
+    EXPECT_NCCL(ncclCommDestroy(communicators[rank]));
+  }
+  EXPECT(ncclCommDestroy(communicators[0]) == ncclInvalidArgument);
+}
+
+void ranks_on_one_gpu() {
+  ncclUniqueId id;
+  EXPECT_NCCL(ncclGetUniqueId(&id));
+  const auto join = [&](int rank) {
+    ncclComm_t communicator;
+    EXPECT(ncclCommInitRank(&communicator, 2, id, rank) == ncclInvalidUsage);
+    EXPECT(std::strstr(ncclGetLastError(nullptr), "Duplicate GPU") != nullptr);
+  };
+  std::thread other(join, 1);
+  join(0);
+  other.join();
+}
+
+void counts_differ(Rank& r) {
+  float* values = upload(std::vector<float>(100, 1));
+  const size_t count = r.rank == 0 ? 100 : 99;
+  EXPECT_NCCL(ncclAllReduce(values, values, count, ncclFloat32, ncclSum, r.communicator, r.stream));
+  r.finish();
+}
+
+void types_differ(Rank& r) {
+  float* values = upload(std::vector<float>(100, 1));
+  const ncclDataType_t type = r.rank == 0 ? ncclFloat32 : ncclInt32;
+  EXPECT_NCCL(ncclAllReduce(values, values, 100, type, ncclSum, r.communicator, r.stream));
+  r.finish();
+}
+
+void orders_differ(Rank& r) {
+  float* values = upload(std::vector<float>(100, 1));
+  for (int turn = 0; turn < 2; ++turn) {
+    if (turn == r.rank) {
+      EXPECT_NCCL(ncclAllReduce(values, values, 100, ncclFloat32, ncclSum, r.communicator, r.stream));
+    } else {
+      EXPECT_NCCL(ncclBroadcast(values, values, 100, ncclFloat32, 0, r.communicator, r.stream));
+    }
+  }
+  r.finish();
+}
+
+void buffers_overlap(Rank& r) {
+  float* values = upload(std::vector<float>(100, 1));
+  EXPECT_NCCL(ncclAllReduce(values, values + 10, 50, ncclFloat32, ncclSum, r.communicator, r.stream));
+  r.finish();
+}
+
+void counts_are_bytes(Rank& r) {
+  float* values = upload(std::vector<float>(100, 1));
+  EXPECT_NCCL(ncclAllReduce(values, values, 400, ncclFloat32, ncclSum, r.communicator, r.stream));
+  r.finish();
+}
+
+void sends_what_nobody_wrote(Rank& r) {
+  const Buffer<float> values(100);
+  EXPECT_NCCL(ncclAllReduce(values.device, values.device, 100, ncclFloat32, ncclSum, r.communicator, r.stream));
+  r.finish();
+}
+
+void survives_a_dead_rank(Rank& r) {
+  float* values = upload(std::vector<float>(100, 1));
+  EXPECT_NCCL(ncclAllReduce(values, values, 100, ncclFloat32, ncclSum, r.communicator, r.stream));
+  EXPECT_CUDA(cudaStreamSynchronize(r.stream));
+  if (r.rank == 1) raise(SIGKILL);
+  // Rank 1 may be dead already.
+  const ncclResult_t started = ncclAllReduce(values, values, 100, ncclFloat32, ncclSum, r.communicator, r.stream);
+  EXPECT(started == ncclSuccess || started == ncclRemoteError);
+  EXPECT_CUDA(cudaStreamSynchronize(r.stream));
+  ncclResult_t error = ncclInternalError;
+  EXPECT_NCCL(ncclCommGetAsyncError(r.communicator, &error));
+  EXPECT(error == ncclRemoteError);
+  EXPECT(ncclAllReduce(values, values, 100, ncclFloat32, ncclSum, r.communicator, r.stream) == ncclRemoteError);
+  EXPECT_NCCL(ncclCommAbort(r.communicator));
+}
+
+void one_rank_dies() {
+  const std::vector<int> ends = run_processes(2, survives_a_dead_rank);
+  EXPECT(ends[0] == 0);
+  EXPECT(WIFSIGNALED(ends[1]));
+}
+
+// Rank 1 never comes; rank 0 gives up.
+void aborts(Rank& r) {
+  float* values = upload(std::vector<float>(100, 1));
+  if (r.rank == 0) {
+    EXPECT_NCCL(ncclAllReduce(values, values, 100, ncclFloat32, ncclSum, r.communicator, r.stream));
+    EXPECT(cudaStreamQuery(r.stream) == cudaErrorNotReady);
+  }
+  EXPECT_NCCL(ncclCommAbort(r.communicator));
+  EXPECT_CUDA(cudaStreamSynchronize(r.stream));
+}
+
+void test_threads() {
+  for (const int ranks : {1, 2, 3}) {
+    for (const int seed : {1, 2, 3}) {
+      expect_success("collectives of threads", devices(ranks, true, seed),
+                     [&] { run_threads(ranks, collectives_of_all_types); });
+    }
+    expect_success("many rounds of threads", devices(ranks), [&] { run_threads(ranks, collectives_of_many_rounds); });
+    expect_success("in place", devices(ranks, true), [&] { run_threads(ranks, collectives_in_place); });
+    expect_success("sums in the order of ranks", devices(ranks),
+                   [&] { run_threads(ranks, sums_in_the_order_of_ranks); });
+  }
+  expect_success("graphs", devices(2), [] { run_threads(2, a_graph_with_a_collective); });
+  expect_success("one thread with two ranks", devices(2), one_thread_with_two_ranks);
+  expect_success("two ranks on one GPU", {}, ranks_on_one_gpu);
+  expect_success("a rank that aborts", devices(2), [] { run_threads(2, aborts); });
+  const int seeds = seeds_that_find([] { run_threads(2, reduces_what_is_not_ready); }, devices(2));
+  std::printf("a collective that does not wait for its data: found by %d of 10 seeds\n", seeds);
+  EXPECT(seeds > 0);
+}
+
+void test_processes() {
+  for (const int seed : {1, 2, 3}) {
+    expect_success("collectives of processes", devices(2, false, seed),
+                   [] { expect_processes_end_well(2, collectives_of_all_types); });
+  }
+  expect_success("many rounds of processes", devices(3),
+                 [] { expect_processes_end_well(3, collectives_of_many_rounds); });
+  for (const int seed : {1, 2, 3}) {
+    expect_success("hosts that wait for each other", devices(2, false, seed), [] {
+      int ends[2];
+      EXPECT(pipe(ends) == 0);
+      expect_processes_end_well(2, [&](Rank& r) { hosts_that_wait_for_each_other(r, ends); });
+    });
+  }
+  expect_success("a rank that dies", devices(2), one_rank_dies);
+}
+
+// The first that notices reports and aborts; the parent passes that on.
+void processes_disagree() {
+  for (const int status : run_processes(2, counts_differ)) {
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT) std::abort();
+  }
+}
+
+void test_mistakes() {
+  const auto expect = [](const char* name, const char* text, void (*body)(Rank&)) {
+    expect_report(
+        name, text, [=] { run_threads(2, body); }, devices(2, true));
+  };
+  expect("different counts", "AllReduce of 99 float32", counts_differ);
+  expect("different types", "AllReduce of 100 int32", types_differ);
+  expect("different orders", "ranks disagree", orders_differ);
+  expect_report("different counts of processes", "AllReduce of 99 float32", processes_disagree, devices(2));
+  expect("buffers that overlap", "overlap", buffers_overlap);
+  expect("counts in bytes", "ncclAllReduce: send buffer", counts_are_bytes);
+  expect("a send buffer that nobody wrote", "ncclAllReduce: send buffer", sends_what_nobody_wrote);
+}
+
+}  // namespace
+
+int main() {
+  test_threads();
+  test_processes();
+  test_mistakes();
+}
