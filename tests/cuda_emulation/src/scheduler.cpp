@@ -97,6 +97,7 @@ cudaError_t Scheduler::append(const std::shared_ptr<Stream>& stream, const WorkM
 void Scheduler::run_some() {
   reorder_every_step_ = true;
   if (eagerness_ == Eagerness::kLazy || (eagerness_ == Eagerness::kMixed && random_.below(3) != 0)) return;
+  const DeviceAccess access;
   uint32_t steps = eagerness_ == Eagerness::kEager ? UINT32_MAX : random_.below(4);
   while (steps-- > 0 && run_one()) {
   }
@@ -149,6 +150,8 @@ void Scheduler::run_until(Lock& lock, const std::function<bool()>& condition, co
                           const std::shared_ptr<Stream>& waited_for) {
   choose_order(waited_for);
   ++waiting_threads_;
+  // Opening the memory for each piece of work takes long when there are many allocations.
+  const DeviceAccess access;
   auto last_step = std::chrono::steady_clock::now();
   while (!condition()) {
     if (run_one()) {

@@ -230,12 +230,6 @@ void threads_share_a_device() {
   second.join();
 }
 
-void expect_found(const char* name, const std::function<void()>& body) {
-  const int seeds = seeds_that_find(body);
-  std::printf("%s: found by %d of 10 seeds\n", name, seeds);
-  EXPECT(seeds > 0);
-}
-
 void expect_right(const char* name, const std::function<void()>& body) {
   for (int seed = 1; seed <= 8; ++seed) {
     expect_success(name, {{"CUDA_EMULATION_SEED", std::to_string(seed)}}, body);
