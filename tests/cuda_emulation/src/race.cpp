@@ -79,17 +79,22 @@ bool is_ordered_by_warp(const ThreadContext& thread, uint16_t by, uint32_t epoch
   return std::all_of(row, row + kWarpSize, [=](uint32_t lane_epoch) { return epoch < lane_epoch; });
 }
 
+// Ordered by a barrier of the block or of the warp, or by being the same thread's.
+bool is_ordered_in_block(const ThreadContext& thread, uint16_t by, uint32_t epoch) {
+  if (epoch < clock_of_checks().segment_begin) return true;
+  if ((by & kThreadBits) == thread.number && !(by & (kManyLanes | kManyWarps))) return true;
+  return is_ordered_by_warp(thread, by, epoch);
+}
+
 bool is_ordered(const ThreadContext& thread, uint16_t by, uint32_t epoch, bool is_shared) {
   const Clock& clock = clock_of_checks();
   if (epoch < clock.launch_begin) return true;
-  const uint32_t other = by & kThreadBits;
   if (epoch >= clock.block_begin) {
-    if (epoch < clock.segment_begin) return true;
-    if (other == thread.number && !(by & (kManyLanes | kManyWarps))) return true;
-    if (is_ordered_by_warp(thread, by, epoch)) return true;
+    if (is_ordered_in_block(thread, by, epoch)) return true;
   } else if (is_shared) {
     return true;  // another block's shared memory
   }
+  const uint32_t other = by & kThreadBits;
   return is_released(clock.acquired[thread.number], epoch, other) || is_released(clock.block_acquired, epoch, other);
 }
 
@@ -133,8 +138,9 @@ void judge_cell(const Judgement& access, Cell& cell, uint16_t bytes, const void*
 
 void remember_read(const Judgement& access, Cell& cell, uint16_t bytes) {
   uint16_t reader = static_cast<uint16_t>(access.thread.number | bytes | (access.strong ? kStrong : 0));
-  if (cell.reader && !is_ordered(access.thread, cell.reader, cell.read_epoch, access.region.is_shared) &&
-      cell.read_epoch >= clock_of_checks().block_begin) {
+  // Readers that only a release orders before this one stay remembered: that asks at most for more order later.
+  if (cell.reader && cell.read_epoch >= clock_of_checks().block_begin &&
+      !is_ordered_in_block(access.thread, cell.reader, cell.read_epoch)) {
     const bool same_warp = (cell.reader & kThreadBits) / kWarpSize == access.thread.warp;
     reader |= static_cast<uint16_t>((cell.reader & (kManyLanes | kManyWarps | kBothBytes)) |
                                     (same_warp ? kManyLanes : kManyWarps));
