@@ -24,12 +24,14 @@ class Job {
   std::string path(const std::string& name) const { return folder_.path(name); }
 
   // Trains into the run, by so many ranks.
-  void train(const std::string& run, const std::string& device, int ranks = 1, const Words& more = {}) const {
+  void train(const std::string& run, const std::string& device, int ranks = 1, const Words& more = {},
+             const Words& settings = {}) const {
     Words command = {ITEMLOOM_BINARY,    "train", path("config.json"), "--run", path(run), "--set",
                      "device=" + device, "--set", "training.threads=1"};
     command.insert(command.end(), more.begin(), more.end());
     Words environment = test::kRankEnvironment;
     environment.insert(environment.end(), kFast.begin(), kFast.end());
+    environment.insert(environment.end(), settings.begin(), settings.end());
     const test::ProcessResult result = test::Process(test::in_ranks(ranks, command), "", environment).wait();
     INFO(result.error);
     REQUIRE(result.exit_code == 0);
@@ -66,7 +68,8 @@ TEST_CASE("a run on a GPU goes the way of one on the CPU, and goes on on the oth
   job.train("cpu", "cpu", 1, kTwoEpochs);
   job.train("gpu", "cuda", 1, kTwoEpochs);
   job.require_same_course("gpu", "cpu");
-  job.train("again", "cuda", 1, kTwoEpochs);
+  // Host code that touched the GPU's memory would be killed.
+  job.train("again", "cuda", 1, kTwoEpochs, {"CUDA_EMULATION_HOST_PROTECT=1"});
   REQUIRE(test::learned(job.path("again")) == test::learned(job.path("gpu")));
 
   job.train("moved", "cpu", 1, kOneEpoch);
