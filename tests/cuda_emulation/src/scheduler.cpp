@@ -10,7 +10,9 @@ namespace cuda_emulation {
 namespace {
 
 // Only NCCL's work and host functions wait for somebody else, who may be slow, but not that slow.
-constexpr std::chrono::seconds kStuckAfter{120};
+constexpr std::chrono::seconds kStuckAfter{600};
+// As on a device: a host that is that far ahead of it waits.
+constexpr size_t kQueueDepth = 1024;
 constexpr std::chrono::microseconds kPollEvery{200};
 
 }  // namespace
@@ -91,6 +93,8 @@ cudaError_t Scheduler::append(const std::shared_ptr<Stream>& stream, const WorkM
   stream->queue.push_back({make(), ++stream->issued, std::move(after)});
   changed_.notify_all();
   run_some();
+  while (stream->queue.size() > kQueueDepth && run_one()) {
+  }
   return cudaSuccess;
 }
 
