@@ -4,6 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 preset=${1:-release}
-scripts/setup.sh
+case $preset in
+  cuda*) scripts/setup.sh --cuda ;;
+  *) scripts/setup.sh ;;
+esac
 cmake --preset "$preset" >/dev/null
 cmake --build "build/$preset" ${2:+--target "${@:2}"}

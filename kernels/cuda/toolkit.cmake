@@ -2,7 +2,8 @@
 # compiles .cu files with its nvcc. The objects are the same for a GPU and for the emulation: only what they are linked
 # with differs.
 
-find_program(ITEMLOOM_NVCC nvcc HINTS ENV CUDA_HOME ${CMAKE_SOURCE_DIR}/build/cuda-toolkit PATH_SUFFIXES bin)
+set(toolkit ${CMAKE_SOURCE_DIR}/build/cuda-toolkit/nvidia)
+find_program(ITEMLOOM_NVCC nvcc HINTS ENV CUDA_HOME PATHS ${toolkit}/cu13 PATH_SUFFIXES bin)
 if(NOT ITEMLOOM_NVCC)
   message(FATAL_ERROR "ITEMLOOM_CUDA is ${ITEMLOOM_CUDA}, but there is no nvcc on PATH or under CUDA_HOME; "
                       "install a CUDA toolkit of 12.8 or later, or run scripts/setup.sh --cuda")
@@ -15,7 +16,7 @@ if(CMAKE_MATCH_1 VERSION_LESS 12.8)
   message(FATAL_ERROR "${ITEMLOOM_NVCC} is version ${CMAKE_MATCH_1}; 12.8 or later is needed")
 endif()
 find_path(ITEMLOOM_CUDA_INCLUDE cublasLt.h HINTS ${ITEMLOOM_CUDA_HOME}/include NO_DEFAULT_PATH REQUIRED)
-find_path(ITEMLOOM_NCCL_INCLUDE nccl.h HINTS ${ITEMLOOM_CUDA_HOME}/include REQUIRED)
+find_path(ITEMLOOM_NCCL_INCLUDE nccl.h HINTS ${ITEMLOOM_CUDA_HOME}/include PATHS ${toolkit}/nccl/include REQUIRED)
 message(STATUS "CUDA ${CMAKE_MATCH_1} from ${ITEMLOOM_CUDA_HOME}, ITEMLOOM_CUDA=${ITEMLOOM_CUDA}")
 
 set(ITEMLOOM_NVCC_FLAGS -std=c++20 -O3 -lineinfo --expt-relaxed-constexpr)
