@@ -36,7 +36,6 @@ void zero_host(void* data, int64_t bytes) {
 DeviceBlock::DeviceBlock(DeviceKind kind, int64_t bytes) : bytes_(bytes) {
   if (kind == DeviceKind::kCpu) {
     host_ = HostBlock(bytes);
-    bytes_ = host_.bytes();
   } else {
     cuda_.reset(cuda_backend::allocate(bytes));
   }

@@ -57,16 +57,17 @@ void check_same_config(Communicator& communicator, const LoadedConfig& config) {
 }
 
 void check_same_dataset(Communicator& communicator, const Dataset& dataset) {
-  check_same(communicator, dataset.hash, "dataset by its SHA-256", "give all ranks the same data.files");
+  check_same(communicator, "SHA-256 " + dataset.hash, "dataset", "give all ranks the same data.files");
 }
 
 void check_same(Communicator& communicator, const std::string& mine, const std::string& what,
                 const std::string& advice) {
+  constexpr size_t kShown = 20;  // of a hash, its name and twelve digits
   const std::vector<std::string> all = communicator.all_gather_text(mine);
   for (size_t rank = 1; rank < all.size(); ++rank) {
     if (all[rank] == all.front()) continue;
-    throw SharedError(join_message("rank ", rank, " has another ", what, " than rank 0 (", all[rank].substr(0, 12),
-                                   " there, ", all.front().substr(0, 12), " on rank 0); ", advice));
+    throw SharedError(join_message("rank ", rank, " has another ", what, " than rank 0 (", all[rank].substr(0, kShown),
+                                   " there, ", all.front().substr(0, kShown), " on rank 0); ", advice));
   }
 }
 

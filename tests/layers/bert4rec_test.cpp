@@ -9,7 +9,7 @@
 #include "kernels/gemm.h"
 #include "optim/optimizer.h"
 #include "tests/support/catch.h"
-#include "tests/support/kernels.h"
+#include "tests/support/gradcheck.h"
 
 namespace itemloom {
 namespace {
@@ -24,18 +24,14 @@ struct GoldenBatch {
   std::vector<uint32_t> masked_row_ids = {1, 3, 7, 14, 16, 20, 23};
   std::vector<int32_t> targets = {1, 5, 7, 0, 2, 6, 1};
 
-  MaskedBatch batch() const {
-    auto view = [](const auto& values) {
-      return Vector<const typename std::decay_t<decltype(values)>::value_type>(values.data(), values.size());
-    };
-    return {.items = view(items),
-            .positions = view(positions),
-            .sequence_offsets = view(offsets),
-            .row_ids = view(row_ids),
-            .masked_rows = view(masked_rows),
-            .masked_row_ids = view(masked_row_ids)};
+  MaskedBatch on_device(Tape& tape) const {
+    return {.items = tape.on_device(items),
+            .positions = tape.on_device(positions),
+            .sequence_offsets = tape.on_device(offsets),
+            .row_ids = tape.on_device(row_ids),
+            .masked_rows = tape.on_device(masked_rows),
+            .masked_row_ids = tape.on_device(masked_row_ids)};
   }
-  Vector<const int32_t> target_view() const { return Vector<const int32_t>(targets.data(), targets.size()); }
 };
 
 ModelConfig golden_config(const std::string& name) {
@@ -56,49 +52,51 @@ ModelConfig golden_config(const std::string& name) {
 
 }  // namespace
 
-TEST_CASE("logits, loss and every gradient agree with PyTorch", "[bert4rec]") {
+TEST_CASE("logits, loss and every gradient agree with PyTorch", "[bert4rec][device]") {
   const Hdf5Reader golden(std::string(ITEMLOOM_SOURCE_DIR) + "/tests/golden/bert4rec.h5");
   const GoldenBatch data;
-  for (const std::string name : {"pre", "post", "bare"}) {
-    INFO(name);
-    ParameterStore store;
-    const Bert4Rec model(Scope(store), golden_config(name), 13, 7);
-    Device device;
-    store.allocate(device, 1);
-    for (const ParameterInfo& info : store.infos()) {
-      const auto values = golden.read<float>("/" + name + "/value/" + info.name);
-      REQUIRE(static_cast<int64_t>(values.size()) == info.size);
-      std::copy(values.begin(), values.end(), store.values().data() + info.offset);
-    }
-    // Nothing in the golden file is left unused.
-    REQUIRE(golden.children("/" + name + "/value").size() == store.infos().size());
+  test::on_every_device([&](Device& device) {
+    for (const std::string name : {"pre", "post", "bare"}) {
+      INFO(name);
+      ParameterStore store;
+      const Bert4Rec model(Scope(store), golden_config(name), 13, 7);
+      store.allocate(device, 1);
+      for (const ParameterInfo& info : store.infos()) {
+        const auto values = golden.read<float>("/" + name + "/value/" + info.name);
+        REQUIRE(static_cast<int64_t>(values.size()) == info.size);
+        device.copy_from_host(values.data(), store.values().data() + info.offset, info.size);
+      }
+      // Nothing in the golden file is left unused.
+      REQUIRE(golden.children("/" + name + "/value").size() == store.infos().size());
 
-    Arena arena;
-    {
-      Tape tape(device, arena, Mode::kInference);
-      const Tensor hidden = model.encode(tape, data.batch());
-      std::vector<float> logits(7 * 13);
-      run(device, Gemm{.a = hidden.matrix(),
-                       .transpose_a = false,
-                       .b = model.output_table(),
-                       .transpose_b = true,
-                       .bias = model.output_bias(),
-                       .c = Matrix<float>(logits.data(), 7, 13),
-                       .accumulate = false});
-      REQUIRE(test::worst_error(logits, golden.read<double>("/" + name + "/logits")) < 2e-6);
+      Arena arena(device.kind());
+      {
+        Tape tape(device, arena, Mode::kInference);
+        const Tensor hidden = model.encode(tape, data.on_device(tape));
+        const Tensor logits = tape.matrix(7, 13);
+        run(device, Gemm{.a = hidden.matrix(),
+                         .transpose_a = false,
+                         .b = model.output_table(),
+                         .transpose_b = true,
+                         .bias = model.output_bias(),
+                         .c = logits.matrix(),
+                         .accumulate = false});
+        REQUIRE(test::worst_error(test::on_host(device, logits.flat()), golden.read<double>("/" + name + "/logits")) <
+                2e-6);
+      }
+      arena.reset();
+      Tape tape(device, arena, Mode::kTraining);
+      const Vector<double> loss = model.loss(tape, data.on_device(tape), tape.on_device(data.targets));
+      tape.backward();
+      REQUIRE(test::on_host(device, loss)[0] == Approx(golden.read<double>("/" + name + "/loss")[0]).epsilon(1e-6));
+      for (const ParameterInfo& info : store.infos()) {
+        INFO(info.name);
+        const auto expected = golden.read<double>("/" + name + "/gradient/" + info.name);
+        const Vector<float> actual = store.gradients().slice(info.offset, info.size);
+        REQUIRE(test::worst_error(test::on_host(device, actual), expected) < 5e-6);
+      }
     }
-    arena.reset();
-    Tape tape(device, arena, Mode::kTraining);
-    const double loss = model.loss(tape, data.batch(), data.target_view())[0];
-    tape.backward();
-    REQUIRE(loss == Approx(golden.read<double>("/" + name + "/loss")[0]).epsilon(1e-6));
-    for (const ParameterInfo& info : store.infos()) {
-      INFO(info.name);
-      const auto expected = golden.read<double>("/" + name + "/gradient/" + info.name);
-      const Vector<float> actual = store.gradients().slice(info.offset, info.size);
-      REQUIRE(test::worst_error(std::vector<float>(actual.begin(), actual.end()), expected) < 5e-6);
-    }
-  }
+  });
 }
 
 TEST_CASE("a model learns one batch by heart", "[bert4rec]") {
@@ -118,7 +116,7 @@ TEST_CASE("a model learns one batch by heart", "[bert4rec]") {
     for (int step = 0; step < 300; ++step) {
       arena.reset();
       Tape tape(device, arena, Mode::kTraining, 1, static_cast<uint32_t>(step));
-      loss = model.loss(tape, data.batch(), data.target_view())[0] / 7;
+      loss = model.loss(tape, data.on_device(tape), tape.on_device(data.targets))[0] / 7;
       tape.backward();
       optimizer.step(0.01, 1.0 / 7);
     }

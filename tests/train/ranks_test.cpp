@@ -4,7 +4,7 @@
 
 #include "core/parallel.h"
 #include "tests/support/catch.h"
-#include "tests/support/kernels.h"
+#include "tests/support/gradcheck.h"
 #include "tests/support/thread_group.h"
 #include "train/trainer.h"
 
@@ -61,9 +61,9 @@ bool operator==(const Outcome& a, const Outcome& b) {
   return same;
 }
 
-// Two epochs.
-Outcome train(Communicator& communicator, const Config& config, const History& history) {
-  Device device;
+// Two epochs. Each rank has a GPU of its own.
+Outcome train(Communicator& communicator, const Config& config, const History& history, DeviceKind kind) {
+  Device device(kind, communicator.rank());
   ModelInstance instance(device, config.model, kItems, kMaxLength, 1, communicator, config.optimizer.sharded);
   const ShardPlan plan = shard_plan(config.training, communicator);
   Loader loader(Vector<const int32_t>(history.items.data(), static_cast<int64_t>(history.items.size())),
@@ -84,22 +84,36 @@ Outcome train(Communicator& communicator, const Config& config, const History& h
     outcome.norms.push_back(result.gradient_norm);
     outcome.masked.push_back(result.masked);
   }
-  outcome.values.assign(instance.parameters().values().begin(), instance.parameters().values().end());
-  step.gather_slots([&](const std::string&, Vector<const float> values) {
-    outcome.slots.emplace_back(values.begin(), values.end());
-  });
+  outcome.values = test::on_host(device, instance.parameters().values());
+  step.gather_slots(
+      [&](const std::string&, Vector<const float> values) { outcome.slots.push_back(test::on_host(device, values)); });
   outcome.state_bytes = step.optimizer().state_bytes();
   return outcome;
 }
 
-std::vector<Outcome> train_in(int ranks, const Config& config) {
+std::vector<Outcome> train_in(int ranks, const Config& config, DeviceKind kind = DeviceKind::kCpu) {
   const History history;
   test::Threads one(1);  // the pool belongs to the process; ranks are to be beside each other, not in turn
   std::vector<Outcome> outcomes(static_cast<size_t>(ranks));
   test::run_ranks_well(ranks, [&](Communicator& communicator) {
-    outcomes[static_cast<size_t>(communicator.rank())] = train(communicator, config, history);
+    outcomes[static_cast<size_t>(communicator.rank())] = train(communicator, config, history, kind);
   });
   return outcomes;
+}
+
+// Equal to rounding. Adam at 1e-3 makes a rounding of a tiny gradient a whole step now and then.
+void require_close(const Outcome& one, const Outcome& other) {
+  REQUIRE(one.masked == other.masked);
+  for (size_t step = 0; step < other.losses.size(); ++step) {
+    REQUIRE(one.losses[step] == Approx(other.losses[step]).epsilon(1e-5));
+    REQUIRE(one.norms[step] == Approx(other.norms[step]).epsilon(1e-4));
+  }
+  double largest = 0;
+  for (size_t place = 0; place < other.values.size(); ++place) {
+    largest = std::max<double>(largest, std::abs(one.values[place] - other.values[place]));
+  }
+  REQUIRE(largest < 2e-3);
+  REQUIRE(largest > 0);  // else the other was not there
 }
 
 }  // namespace
@@ -111,20 +125,30 @@ TEST_CASE("two and three ranks with uneven batches train as one does", "[ranks]"
     INFO(ranks << " ranks");
     const std::vector<Outcome> outcomes = train_in(ranks, config);
     for (const Outcome& outcome : outcomes) REQUIRE(outcome == outcomes.front());
-    REQUIRE(outcomes.front().masked == alone.masked);
-    for (size_t step = 0; step < alone.losses.size(); ++step) {
-      REQUIRE(outcomes.front().losses[step] == Approx(alone.losses[step]).epsilon(1e-5));
-      REQUIRE(outcomes.front().norms[step] == Approx(alone.norms[step]).epsilon(1e-4));
-    }
-    double largest = 0;
-    for (size_t place = 0; place < alone.values.size(); ++place) {
-      largest = std::max<double>(largest, std::abs(outcomes.front().values[place] - alone.values[place]));
-    }
-    // Eight steps of Adam at 1e-3, which makes a rounding of a tiny gradient a whole step now and then.
-    REQUIRE(largest < 2e-3);
-    REQUIRE(largest > 0);  // else nothing was summed
+    require_close(outcomes.front(), alone);
   }
 }
+
+#ifdef ITEMLOOM_CUDA
+TEST_CASE("a GPU trains as the CPU does, and twice to the same bits", "[ranks][device]") {
+  const Config config = config_of(false, false);
+  const Outcome alone = train_in(1, config, DeviceKind::kCuda).front();
+  require_close(alone, train_in(1, config).front());
+  REQUIRE(alone == train_in(1, config, DeviceKind::kCuda).front());
+}
+
+TEST_CASE("GPUs that meet by NCCL train as one does", "[ranks][device]") {
+  const Outcome alone = train_in(1, config_of(false, false), DeviceKind::kCuda).front();
+  for (const bool sharded : {false, true}) {
+    for (const int ranks : {2, 3}) {
+      INFO(ranks << " ranks, sharded " << sharded);
+      const std::vector<Outcome> outcomes = train_in(ranks, config_of(false, sharded), DeviceKind::kCuda);
+      for (const Outcome& outcome : outcomes) REQUIRE(outcome.values == outcomes.front().values);
+      require_close(outcomes.front(), alone);
+    }
+  }
+}
+#endif
 
 TEST_CASE("with gradient shards the bits do not depend on the number of ranks", "[ranks]") {
   for (const bool sharded : {false, true}) {

@@ -36,7 +36,7 @@ void print_table(const EvaluationResult& result) {
 
 // A checkpoint that is replaced meanwhile, or a file system that shows some hosts an older one, would mix models.
 void check_same_question(Communicator& communicator, const OpenedRun& run, const Options& options) {
-  check_same(communicator, run.checkpoint_sha256, "checkpoint by its SHA-256",
+  check_same(communicator, "SHA-256 " + run.checkpoint_sha256, "checkpoint",
              "ask again when no training replaces it, or name one with --checkpoint");
   check_same(communicator, options.split, "--split", "give all ranks the same options");
   check_same_dataset(communicator, run.dataset);

@@ -89,6 +89,11 @@ double round_to<double>(long double value, Rounding mode) {
   return with_rounding<double>(mode, [&] { return static_cast<double>(in); });
 }
 
+double round_to_odd(long double value) {
+  const double cut = round_to<double>(value, Rounding::kZero);
+  return static_cast<long double>(cut) == value ? cut : double_of(bits_of(cut) | 1);
+}
+
 // tf32 keeps 10 of the 23 fraction bits.
 uint32_t round_to_tf32(uint32_t bits, Rounding mode) {
   if ((bits & 0x7f800000u) == 0x7f800000u) return bits & 0x007fffffu ? 0x7fffffffu : bits;

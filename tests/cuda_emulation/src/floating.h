@@ -106,6 +106,8 @@ template <>
 float round_to<float>(long double value, Rounding mode);
 template <>
 double round_to<double>(long double value, Rounding mode);
+// A double that rounds further as the exact value would: inexact values get an odd last digit.
+double round_to_odd(long double value);
 uint32_t round_to_tf32(uint32_t bits, Rounding mode);
 
 // ---- Half types ----
@@ -150,6 +152,18 @@ inline uint16_t narrow<BFloat16>(double value, Rounding mode) {
 }
 
 enum class HalfOp { k_add, k_sub, k_mul, k_fma, k_min, k_max, k_min_nan, k_max_nan, k_abs, k_neg, k_ex2, k_tanh };
+
+// A sum of doubles that may be rounded once more: when it is inexact, its last digit is made odd, so that it does not
+// look like a tie.
+inline double sum_to_odd(double a, double b) {
+  const double sum = a + b;
+  if (!std::isfinite(sum)) return sum;
+  const double b_part = sum - a;
+  const double error = (a - (sum - b_part)) + (b - b_part);
+  if (error == 0 || (bits_of(sum) & 1)) return sum;
+  return std::nextafter(sum,
+                        error > 0 ? std::numeric_limits<double>::infinity() : -std::numeric_limits<double>::infinity());
+}
 
 template <HalfOp kOp>
 double half_value(double a, double b, double c) {

@@ -12,7 +12,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::seconds kJoinWithin{120};
+constexpr std::chrono::seconds kJoinWithin{600};
 constexpr std::chrono::milliseconds kLookForTheDeadEvery{20};
 constexpr std::chrono::milliseconds kHelpEvery{1};
 
@@ -254,6 +254,7 @@ ncclResult_t Communicator::meet(std::string& error) {
   while (!world_->all_have_joined()) {
     std::this_thread::sleep_for(kHelpEvery);
     if (const int dead = world_->dead_rank(); dead >= 0) {
+      world_->unlink();
       error = "rank " + std::to_string(dead) + " died before all had joined";
       return ncclRemoteError;
     }

@@ -57,7 +57,7 @@ class World {
   RankPiece& mine() const { return pieces_[rank_]; }
 
   bool all_have_joined() const;
-  // Takes the name away, so that nothing is left behind. Once all have joined.
+  // Takes the name away, so that nothing is left behind: once all have joined, or one never will.
   void unlink() const;
   // A rank, other than this one, whose process ended without leaving; -1 when all live.
   int dead_rank() const;

@@ -10,7 +10,9 @@ namespace cuda_emulation {
 namespace {
 
 // Only NCCL's work and host functions wait for somebody else, who may be slow, but not that slow.
-constexpr std::chrono::seconds kStuckAfter{120};
+constexpr std::chrono::seconds kStuckAfter{600};
+// As on a device: a host that is that far ahead of it waits.
+constexpr size_t kQueueDepth = 1024;
 constexpr std::chrono::microseconds kPollEvery{200};
 
 }  // namespace
@@ -91,12 +93,15 @@ cudaError_t Scheduler::append(const std::shared_ptr<Stream>& stream, const WorkM
   stream->queue.push_back({make(), ++stream->issued, std::move(after)});
   changed_.notify_all();
   run_some();
+  while (stream->queue.size() > kQueueDepth && run_one()) {
+  }
   return cudaSuccess;
 }
 
 void Scheduler::run_some() {
   reorder_every_step_ = true;
   if (eagerness_ == Eagerness::kLazy || (eagerness_ == Eagerness::kMixed && random_.below(3) != 0)) return;
+  const DeviceAccess access;
   uint32_t steps = eagerness_ == Eagerness::kEager ? UINT32_MAX : random_.below(4);
   while (steps-- > 0 && run_one()) {
   }
@@ -149,6 +154,8 @@ void Scheduler::run_until(Lock& lock, const std::function<bool()>& condition, co
                           const std::shared_ptr<Stream>& waited_for) {
   choose_order(waited_for);
   ++waiting_threads_;
+  // Opening the memory for each piece of work takes long when there are many allocations.
+  const DeviceAccess access;
   auto last_step = std::chrono::steady_clock::now();
   while (!condition()) {
     if (run_one()) {

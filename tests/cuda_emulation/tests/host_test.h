@@ -1,5 +1,8 @@
 // What the tests of the host side share: checks, and bodies that run in a process of their own, because the emulation
-// reads its settings once and ends the process when it finds something.
+// reads its settings when a program starts and ends it when it finds something.
+//
+// Such a process is the same program again, told to run one body only: it passes by all others on its way through main.
+// So main does nothing but call the functions below, always in the same order.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -14,25 +17,15 @@ namespace host_test {
 
 [[noreturn]] void fail(const char* file, int line, const std::string& message);
 
-// How a process ended and what it wrote to stderr.
-struct Outcome {
-  int exit_code = -1;  // -1 when a signal ended it
-  int signal = 0;
-  std::string errors;
-};
-
 using Environment = std::map<std::string, std::string>;
-
-// Runs the body in a child of this process, which must not have used the emulation itself.
-Outcome run_in_child(const Environment& environment, const std::function<void()>& body);
+using Body = std::function<void()>;
 
 // The body must end well.
-void expect_success(const char* name, const Environment& environment, const std::function<void()>& body);
+void expect_success(const char* name, const Environment& environment, const Body& body);
 // The emulation must report and abort; the report must hold the text.
-void expect_report(const char* name, const std::string& text, const std::function<void()>& body,
-                   const Environment& environment = {});
-// Seeds of 1 to 10 for which the body, which plants a bug, does not end well.
-int seeds_that_find(const std::function<void()>& body, Environment environment = {});
+void expect_report(const char* name, const std::string& text, const Body& body, const Environment& environment = {});
+// The body, which plants a bug, must not end well for one seed of 1 to 10 at least.
+void expect_found(const char* name, const Body& body, Environment environment = {});
 
 // A float array in device memory and back, with nothing but API calls that wait.
 float* upload(const std::vector<float>& values);

@@ -141,7 +141,8 @@ def convert_integer(f, i):
     return f.write(i[0], target, f'({CPP_TYPE[target]}){value}')
 
 
-@instruction('cvt', 'round=rni|rzi|rmi|rpi ?ftz ?sat to=u8|u16|u32|u64|s8|s16|s32|s64 from=f32|f64|f16|bf16')
+@instruction('cvt', 'round=rni|rzi|rmi|rpi ?ftz ?sat to=u8|u16|u32|u64|s8|s16|s32|s64 from=f32|f64|f16',
+             'round=rni|rzi|rmi|rpi to=u16|u32|u64|s16|s32|s64 from=bf16')
 def convert_float_to_integer(f, i):
     source = i.get('from')
     value = f'widen_{source}({f.read(i[1], "b16")})' if source in ('f16', 'bf16') else f.read(i[1], source)
@@ -198,11 +199,13 @@ def convert_to_half(f, i):
     return f.write(i[0], 'b16', f'narrow<{HALF_CLASS[target]}>({value}, {MODE[i.get("round")]})')
 
 
-@instruction('cvt', f'round=rn|rz|rm|rp to=f16|bf16 from=u8|u16|u32|u64|s8|s16|s32|s64')
+@instruction('cvt', 'round=rn|rz to=f16 from=u8|u16|u32|s8|s16|s32', 'round=rn|rz to=bf16 from=u16|u32|s16|s32')
+@instruction('cvt', 'round=rn to=f16|bf16 from=u64|s64')
 def convert_integer_to_half(f, i):
-    if i.get('round') not in ('rn', 'rz'):
-        raise Refused('this rounding of an integer to a half type')
-    value = f'(double){f.read(i[1], i.get("from"))}'
+    value = f.read(i[1], i.get('from'))
+    if i.get('from') in ('u64', 's64'):
+        # More digits than a double has: cut to odd, which the last rounding then sees.
+        value = f'round_to_odd((long double){value})'
     return f.write(i[0], 'b16', f'narrow<{HALF_CLASS[i.get("to")]}>({value}, {MODE[i.get("round")]})')
 
 
