@@ -189,11 +189,6 @@ int id_bits(int64_t rows) {
   return bits;
 }
 
-struct Unsorted {
-  uint32_t* ids;
-  int32_t* occurrences;
-};
-
 // Sorts the occurrences and cuts them into pieces, all in the launch's scratch memory.
 Sorted sort_occurrences(CudaStream stream, const EmbeddingBagBackward& args) {
   const int64_t n = args.ids.size(), columns = args.dtable.columns();

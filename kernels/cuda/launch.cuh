@@ -18,8 +18,9 @@ constexpr int64_t blocks_of(int64_t count, int64_t size) {
   return (count + size - 1) / size;
 }
 
-// What every kernel may have of a multiprocessor's shared memory, static and dynamic, without asking.
-inline constexpr int64_t kSharedForAll = int64_t{48} << 10;
+// A kernel has 48 KiB of a multiprocessor's shared memory without asking, what it declares itself included. More than
+// this at a launch is asked for.
+inline constexpr int64_t kSharedUnasked = int64_t{40} << 10;
 
 // Starts kernel(arguments...) with `blocks` blocks of `threads` threads and `shared_bytes` of dynamic shared memory.
 // No blocks: nothing to do. `name` is what an error says.
@@ -27,7 +28,7 @@ template <class... Parameters, class... Arguments>
 void start(CudaStream stream, const char* name, void (*kernel)(Parameters...), dim3 blocks, int threads,
            int64_t shared_bytes, Arguments... arguments) {
   if (blocks.x == 0 || blocks.y == 0 || blocks.z == 0) return;
-  if (shared_bytes > kSharedForAll) {
+  if (shared_bytes > kSharedUnasked) {
     cuda_check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     static_cast<int>(shared_bytes)),
                name);

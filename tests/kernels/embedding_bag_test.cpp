@@ -163,11 +163,13 @@ void verify(Device& device, const Case& options, double tolerance) {
 
 TEST_CASE("bags are summed and averaged, and their gradients are added into the table", "[embedding_bag][device]") {
   test::on_every_device([](Device& device) {
-    const auto columns_tried =
-        test::by_device<std::vector<int64_t>>(device, {0, 1, 3, 16, 31, 33, 64, 65, 130}, {0, 1, 16, 33});
-    for (int64_t columns : columns_tried) {
-      for (int64_t bags : {0, 1, 3, 32, 65}) {
-        for (int64_t rows : {1, 3, 33}) {
+    using Sizes = std::vector<int64_t>;
+    const Sizes all_columns = test::by_device<Sizes>(device, {0, 1, 3, 16, 31, 33, 64, 65, 130}, {0, 3, 36});
+    const Sizes all_bags = test::by_device<Sizes>(device, {0, 1, 3, 32, 65}, {0, 3, 64});
+    const Sizes all_rows = test::by_device<Sizes>(device, {1, 3, 33}, {1, 33});
+    for (int64_t columns : all_columns) {
+      for (int64_t bags : all_bags) {
+        for (int64_t rows : all_rows) {
           for (int options = 0; options < 8; ++options) {
             verify(device,
                    {.rows = rows,
@@ -189,7 +191,7 @@ TEST_CASE("ids that fill most of a batch give the same table gradient for any nu
           "[embedding_bag][device]") {
   test::on_every_device([](Device& device) {
     for (Ids ids : {Ids::kUniform, Ids::kHot, Ids::kCyclic}) {
-      for (int64_t rows : {1, 2, 7, 200, 5000}) {
+      for (int64_t rows : test::by_device<std::vector<int64_t>>(device, {1, 2, 7, 200, 5000}, {1, 7, 5000})) {
         for (bool offsets : {false, true}) {
           verify(device,
                  {.rows = rows,

@@ -100,10 +100,12 @@ std::vector<float> result(Shape shape, Transposition transposition, int threads)
 
 TEST_CASE("gemm agrees with the double reference at odd shapes", "[gemm][device]") {
   on_every_device([](Device& device) {
+    const auto extents = by_device<std::vector<int64_t>>(device, {1, 3, 31, 33, 65}, {1, 31, 33});
+    const auto depths = by_device<std::vector<int64_t>>(device, {0, 1, 3, 31, 33, 65}, {0, 1, 33});
     for (Transposition transposition : kTranspositions) {
-      for (int64_t m : {1, 3, 31, 33, 65}) {
-        for (int64_t n : {1, 3, 31, 33, 65}) {
-          for (int64_t k : {0, 1, 3, 31, 33, 65}) {
+      for (int64_t m : extents) {
+        for (int64_t n : extents) {
+          for (int64_t k : depths) {
             verify(device, {m, n, k}, transposition, false, false);
             verify(device, {m, n, k}, transposition, true, true);
           }
@@ -122,8 +124,9 @@ TEST_CASE("gemm agrees with the double reference for every height of a micro-til
 
 TEST_CASE("gemm agrees with the double reference across blocks, groups and tasks", "[gemm][device]") {
   on_every_device([](Device& device) {
+    const auto depths = by_device<std::vector<int64_t>>(device, {255, 256, 257, 511, 513, 1025, 2049}, {257, 2049});
     for (Transposition transposition : kTranspositions) {
-      for (int64_t k : {255, 256, 257, 511, 513, 1025, 2049}) verify(device, {33, 65, k}, transposition, true, true);
+      for (int64_t k : depths) verify(device, {33, 65, k}, transposition, true, true);
       verify(device, {170, 1030, 40}, transposition, true, true);
       verify(device, {513, 130, 300}, transposition, false, true);
       verify(device, {200, 67, 1300}, transposition, true, false);
