@@ -61,9 +61,13 @@ void complete(std::span<MPI_Request> requests) {
 }
 
 MPI_Comm duplicate(MPI_Comm communicator) {
-  const std::lock_guard<std::mutex> lock(mpi_lock());
   MPI_Comm copy;
-  CHECK_MPI(MPI_Comm_dup(communicator, &copy));
+  MPI_Request request;
+  {
+    const std::lock_guard<std::mutex> lock(mpi_lock());
+    CHECK_MPI(MPI_Comm_idup(communicator, &copy, &request));
+  }
+  complete({&request, 1});
   return copy;
 }
 
