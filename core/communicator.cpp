@@ -95,11 +95,6 @@ void Communicator::broadcast(void* data, int64_t bytes, int root) {
   heartbeat();
 }
 
-void Communicator::leave() {
-  status_->enter(RankPhase::kFailed);
-  break_waits();
-}
-
 void Communicator::all_reduce_sum(Vector<double> values) {
   if (size_ == 1) return;
   std::vector<double> all(static_cast<size_t>(values.size() * size_));

@@ -91,9 +91,9 @@ class Communicator {
   virtual int local_rank() const { return 0; }
 
   // Says that this rank comes to no more collectives, because of an error: waits that are under way on other threads
-  // of this rank throw Error, and where ranks are threads, those of the other ranks too. (Processes notice by
-  // core/rank_watch.h and end.)
-  void leave();
+  // of its process throw Error, and where ranks are threads, those of the other ranks are among them. (Other processes
+  // notice by core/rank_watch.h and end.)
+  virtual void leave() {}
 
   // Where this rank is; what the other ranks say about it when it dies or hangs.
   RankStatus& status() { return *status_; }
@@ -104,7 +104,6 @@ class Communicator {
  private:
   virtual void gather_bytes(const void* mine, int64_t bytes, void* all) = 0;
   virtual void broadcast_bytes(void* data, int64_t bytes, int root) = 0;
-  virtual void break_waits() {}
 
   int rank_, size_;
   RankStatus own_status_;

@@ -61,9 +61,13 @@ void complete(std::span<MPI_Request> requests) {
 }
 
 MPI_Comm duplicate(MPI_Comm communicator) {
-  const std::lock_guard<std::mutex> lock(mpi_lock());
   MPI_Comm copy;
-  CHECK_MPI(MPI_Comm_dup(communicator, &copy));
+  MPI_Request request;
+  {
+    const std::lock_guard<std::mutex> lock(mpi_lock());
+    CHECK_MPI(MPI_Comm_idup(communicator, &copy, &request));
+  }
+  complete({&request, 1});
   return copy;
 }
 
@@ -171,6 +175,7 @@ class MessageCommunicator : public Communicator {
   }
   std::string transport() const override { return "messages"; }
   int local_rank() const override { return local_rank_; }
+  void leave() override { has_left.store(true); }
 
  private:
   void gather_bytes(const void* mine, int64_t bytes, void* all) override {
@@ -206,8 +211,6 @@ class MessageCommunicator : public Communicator {
       complete({&request, 1});
     }
   }
-
-  void break_waits() override { has_left.store(true); }
 
   MPI_Comm communicator_;
   int local_rank_;
@@ -247,8 +250,9 @@ class MpiProcess::Implementation {
   RankWatch& watch() { return *watch_; }
 
   void finish() {
-    communicator_->status().enter(RankPhase::kFinished);
+    communicator_->status().enter(RankPhase::kEnding);
     communicator_->barrier();
+    communicator_->status().end.store(RankEnd::kFinished);
     watch_.reset();
     communicator_.reset();
     const std::lock_guard<std::mutex> lock(mpi_lock());
@@ -257,7 +261,7 @@ class MpiProcess::Implementation {
   }
 
   [[noreturn]] void abort() {
-    communicator_->leave();
+    communicator_->status().end.store(RankEnd::kFailed);
     // A moment for the others to say where they were, before the launcher ends them.
     std::this_thread::sleep_for(std::chrono::milliseconds(300));
     MPI_Abort(MPI_COMM_WORLD, 1);
@@ -299,8 +303,8 @@ class MpiProcess::Implementation {
     CHECK(!transport || std::strcmp(transport, "messages") == 0, "ITEMLOOM_TRANSPORT is '", transport ? transport : "",
           "'; it may be 'messages' or not set");
     if (local_size_ == size_ && !transport) {
-      communicator_ =
-          make_shared_memory_communicator(rank_, control, [this](int64_t bytes) { return allocate(bytes); });
+      communicator_ = make_shared_memory_communicator(
+          rank_, control, [this](int64_t bytes) { return allocate(bytes); }, has_left);
     } else {
       communicator_ = std::make_unique<MessageCommunicator>(duplicate(MPI_COMM_WORLD), rank_, size_,
                                                             &shared_status(control, local_rank_), local_rank_);
@@ -323,36 +327,40 @@ class MpiProcess::Implementation {
       ranks.push_back({.status = status, .host = hosts[static_cast<size_t>(rank)], .local = place >= 0});
     }
     news_communicator_ = duplicate(MPI_COMM_WORLD);
-    watch_ = std::make_unique<RankWatch>(rank_, ranks, [this] { exchange_news(); });
+    watch_ = std::make_unique<RankWatch>(rank_, ranks, [this](bool tell) { exchange_news(tell); });
   }
 
   // What one rank tells the others of its state.
   struct News {
-    int64_t step, collectives, phase;
+    int64_t step, collectives, phase, end;
     uint64_t beats, rounds;
   };
 
-  // Between hosts each rank tells every rank of another host where it is, about once a second. A message that has not
+  // Takes what ranks of other hosts tell, and with `tell` tells each of them where this one is. A message that has not
   // been taken yet (a link is slow or cut) is waited for, not repeated.
-  void exchange_news() {
+  void exchange_news(bool tell) {
     if (local_size_ == size_) return;
     const std::lock_guard<std::mutex> lock(mpi_lock());
-    const RankStatus& own = communicator_->status();
+    take_news();
+    if (!tell) return;
     int sent = 1;
     if (!news_sent_.empty()) {
       CHECK_MPI(MPI_Testall(static_cast<int>(news_sent_.size()), news_sent_.data(), &sent, MPI_STATUSES_IGNORE));
     }
-    if (sent) {
-      news_ = {own.step.load(), own.collectives.load(), static_cast<int64_t>(own.phase.load()), own.beats.load(),
-               own.rounds.load()};
-      news_sent_.clear();
-      for (int other = 0; other < size_; ++other) {
-        if (local_place(other) >= 0) continue;
-        news_sent_.push_back(MPI_REQUEST_NULL);
-        CHECK_MPI(MPI_Isend(&news_, sizeof news_, MPI_BYTE, other, 0, news_communicator_, &news_sent_.back()));
-      }
+    if (!sent) return;
+    const RankStatus& own = communicator_->status();
+    news_ = {.step = own.step.load(),
+             .collectives = own.collectives.load(),
+             .phase = static_cast<int64_t>(own.phase.load()),
+             .end = static_cast<int64_t>(own.end.load()),
+             .beats = own.beats.load(),
+             .rounds = own.rounds.load()};
+    news_sent_.clear();
+    for (int other = 0; other < size_; ++other) {
+      if (local_place(other) >= 0) continue;
+      news_sent_.push_back(MPI_REQUEST_NULL);
+      CHECK_MPI(MPI_Isend(&news_, sizeof news_, MPI_BYTE, other, 0, news_communicator_, &news_sent_.back()));
     }
-    take_news();
   }
 
   void take_news() {
@@ -367,6 +375,7 @@ class MpiProcess::Implementation {
       there.step.store(news.step);
       there.collectives.store(news.collectives);
       there.phase.store(static_cast<RankPhase>(news.phase));
+      there.end.store(static_cast<RankEnd>(news.end));
       there.beats.store(news.beats);
       there.rounds.store(news.rounds);
     }

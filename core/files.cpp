@@ -158,6 +158,7 @@ void AsideFile::write_through(std::string_view bytes) {
       if (errno == EINTR) continue;
       fail_to_write(path_, errno);
     }
+    heartbeat();
     bytes.remove_prefix(static_cast<size_t>(count));
   }
 }

@@ -2,6 +2,8 @@
 
 #include <vector>
 
+#include "core/rank_status.h"
+
 namespace itemloom {
 namespace {
 
@@ -33,6 +35,7 @@ Hdf5Lock::Hdf5Lock() : lock_(hdf5_mutex()) {
   static const bool stays = H5dont_atexit() >= 0;
   static thread_local const bool silent = H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr) >= 0;
   CHECK(stays && silent, "the HDF5 library does not start");
+  heartbeat();
 }
 
 std::string hdf5_reason() {

@@ -39,10 +39,12 @@ class Pool {
   int threads() const { return static_cast<int>(ranges_.size()); }
 
   void run(int64_t count, FunctionRef<void(int64_t, int)> body) {
-    if (current_thread < 0) heartbeat();
     const int threads = this->threads();
     if (threads == 1 || count == 1 || current_thread >= 0) {
-      for (int64_t task = 0; task < count; ++task) body(task, std::max(current_thread, 0));
+      for (int64_t task = 0; task < count; ++task) {
+        if (current_thread <= 0) heartbeat();
+        body(task, std::max(current_thread, 0));
+      }
       return;
     }
     std::lock_guard<std::mutex> one_region(region_);
@@ -109,6 +111,8 @@ class Pool {
       while (true) {
         const int64_t task = range.next.fetch_add(1, std::memory_order_relaxed);
         if (task >= range.end || failed_.load(std::memory_order_relaxed)) break;
+        // One thread speaks for all, so that they do not meet at one counter.
+        if (thread == 0) heartbeat();
         try {
           (*body_)(task, thread);
         } catch (...) {

@@ -25,10 +25,8 @@ const char* name_of(RankPhase phase) {
       return "validating";
     case RankPhase::kSaving:
       return "saving";
-    case RankPhase::kFinished:
-      return "finished";
-    case RankPhase::kFailed:
-      return "failed";
+    case RankPhase::kEnding:
+      return "ending";
   }
   return "unknown";
 }

@@ -15,17 +15,25 @@ enum class RankPhase : int32_t {
   kUpdating,
   kValidating,
   kSaving,
-  kFinished,  // its process may end
-  kFailed,    // an exception; it has said which
+  kEnding,  // waits for the others to end, too
 };
 
 // "computing", ...
 const char* name_of(RankPhase phase);
 
+// How a rank has ended: whoever waits for it waits in vain.
+enum class RankEnd : int32_t {
+  kNone,
+  kFinished,  // together with all others; its process may end
+  kFailed,    // by an error, which it has said
+  kByWatch,   // by its watch (core/rank_watch.h), after it or another one of its host has said why
+};
+
 struct RankStatus {
   std::atomic<int64_t> step{0};         // of training, from 1
   std::atomic<int64_t> collectives{0};  // begun by its main thread
   std::atomic<RankPhase> phase{RankPhase::kStarting};
+  std::atomic<RankEnd> end{RankEnd::kNone};
   // Kept by the rank's watch (core/rank_watch.h): its process, its heartbeats, and a count that goes on as long as the
   // process runs at all.
   std::atomic<int64_t> process{0};

@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <tuple>
@@ -17,7 +18,11 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kRound = std::chrono::milliseconds(50);
-constexpr int kRoundsToRefresh = 20;
+constexpr int kRoundsToTell = 20;
+// A rank that has failed and is still there after so many is stuck on its way out.
+constexpr int kRoundsToLeave = 60;
+// How long the one that speaks for a host is waited for.
+constexpr int kRoundsToSpeak = 10;
 // A process whose watch has not made a round for so long is stopped or starved, and others speak in its place.
 constexpr double kResponsiveSeconds = 2;
 constexpr int kPositionsShown = 16;
@@ -35,9 +40,9 @@ struct RankWatch::Seen {
   bool dead = false;
 };
 
-RankWatch::RankWatch(int rank, std::vector<WatchedRank> ranks, std::function<void()> refresh)
+RankWatch::RankWatch(int rank, std::vector<WatchedRank> ranks, std::function<void(bool tell)> refresh)
     : rank_(rank), launcher_(getppid()), ranks_(std::move(ranks)), refresh_(std::move(refresh)) {
-  ranks_[static_cast<size_t>(rank)].status->process.store(getpid());
+  status(rank_).process.store(getpid());
   thread_ = std::thread([this] { watch(); });
 }
 
@@ -48,32 +53,35 @@ RankWatch::~RankWatch() {
 
 void RankWatch::watch() {
   std::vector<Seen> seen(ranks_.size());
-  RankStatus& own = *ranks_[static_cast<size_t>(rank_)].status;
-  for (int round = 0; !stop_.load(); ++round) {
-    own.beats.store(heartbeats());
-    own.rounds.fetch_add(1);
-    if (round % kRoundsToRefresh == 0) refresh_();
-    // A rank that failed says so itself and ends by itself.
-    if (own.phase.load() != RankPhase::kFailed) {
-      for (int rank = 0; rank < static_cast<int>(ranks_.size()); ++rank) look(seen[static_cast<size_t>(rank)], rank);
-      for (int rank = 0; rank < static_cast<int>(ranks_.size()); ++rank) {
-        const std::string loss = loss_of(seen[static_cast<size_t>(rank)], rank);
-        if (!loss.empty()) end(loss, seen);
-      }
-      if (getppid() != launcher_) end(join_message("the launcher (process ", launcher_, ") has died"), seen);
-      const std::string standstill = standstill_of(seen);
-      if (!standstill.empty()) end(standstill, seen);
+  try {
+    for (int64_t round = 0; !stop_.load(); ++round) {
+      make_round(seen, round);
+      std::this_thread::sleep_for(kRound);
     }
-    std::this_thread::sleep_for(kRound);
+  } catch (const std::exception& error) {
+    end({join_message(name(rank_), " cannot watch the others: ", error.what()), rank_}, seen);
   }
+}
+
+void RankWatch::make_round(std::vector<Seen>& seen, int64_t round) {
+  RankStatus& own = status(rank_);
+  own.beats.store(heartbeats());
+  own.rounds.fetch_add(1);
+  const bool failed = own.end.load() == RankEnd::kFailed;
+  refresh_(failed || round % kRoundsToTell == 0);
+  // It has said why and ends by itself.
+  if (failed && ++rounds_since_failure_ > kRoundsToLeave) _exit(1);
+  if (own.end.load() != RankEnd::kNone) return;
+  for (int rank = 0; rank < static_cast<int>(ranks_.size()); ++rank) look(seen[static_cast<size_t>(rank)], rank);
+  const Verdict verdict = verdict_on(seen);
+  if (!verdict.reason.empty() || host_has_spoken()) end(verdict, seen);
 }
 
 // Takes note of what a rank shows.
 void RankWatch::look(Seen& seen, int rank) const {
-  const WatchedRank& watched = ranks_[static_cast<size_t>(rank)];
-  const RankStatus& status = *watched.status;
+  const RankStatus& status = this->status(rank);
   const int64_t process = status.process.load();
-  if (watched.local && rank != rank_ && process != 0 && seen.descriptor == -1) {
+  if (ranks_[static_cast<size_t>(rank)].local && rank != rank_ && process != 0 && seen.descriptor == -1) {
     seen.descriptor = static_cast<int>(syscall(SYS_pidfd_open, process, 0));
     // Where processes cannot see each other (containers), their heartbeats have to do.
     if (seen.descriptor < 0) seen.descriptor = -2;
@@ -92,33 +100,41 @@ std::string RankWatch::name(int rank) const {
   return join_message("rank ", rank, " on ", ranks_[static_cast<size_t>(rank)].host);
 }
 
+RankWatch::Verdict RankWatch::verdict_on(std::vector<Seen>& seen) const {
+  for (int rank = 0; rank < static_cast<int>(ranks_.size()); ++rank) {
+    const std::string loss = loss_of(seen[static_cast<size_t>(rank)], rank);
+    if (!loss.empty()) return {loss, rank};
+  }
+  if (getppid() != launcher_) return {join_message("the launcher (process ", launcher_, ") has died")};
+  return standstill_of(seen);
+}
+
 // Says that a rank is lost, or nothing.
 std::string RankWatch::loss_of(Seen& seen, int rank) const {
-  const RankStatus& status = *ranks_[static_cast<size_t>(rank)].status;
-  const RankPhase phase = status.phase.load();
-  if (phase == RankPhase::kFinished) return "";
-  if (phase == RankPhase::kFailed) return name(rank) + " has failed";
+  const RankStatus& status = this->status(rank);
   pollfd poll_request{seen.descriptor, POLLIN, 0};
-  if (seen.descriptor < 0 || poll(&poll_request, 1, 0) != 1) return "";
-  // It may have finished or failed between the two looks.
-  if (status.phase.load() != phase) return "";
+  const bool gone = seen.descriptor >= 0 && poll(&poll_request, 1, 0) == 1;
+  // Asked after that: a rank says how it ends before it does.
+  const RankEnd end = status.end.load();
+  if (end == RankEnd::kFailed) return name(rank) + " has failed";
+  if (!gone || end != RankEnd::kNone) return "";
   seen.dead = true;
   return join_message(name(rank), " has died (process ", status.process.load(), ")");
 }
 
 // Says that ranks do not move, or nothing. Those that wait for a rank stand as still as it does: the one to name does
 // not even make its rounds, or has come to the fewest collectives, or is not in the middle of one.
-std::string RankWatch::standstill_of(const std::vector<Seen>& seen) const {
+RankWatch::Verdict RankWatch::standstill_of(const std::vector<Seen>& seen) const {
   int suspect = -1;
   std::tuple<bool, int64_t, bool> least;
   double silent = 0;
   for (int rank = 0; rank < static_cast<int>(ranks_.size()); ++rank) {
-    const RankStatus& status = *ranks_[static_cast<size_t>(rank)].status;
+    const RankStatus& status = this->status(rank);
     const Seen& one = seen[static_cast<size_t>(rank)];
     const double still = seconds_since(one.last_beat);
-    if (status.phase.load() == RankPhase::kFinished) continue;
+    if (status.end.load() != RankEnd::kNone) continue;
     // As long as one rank moves, those that stand still may be waiting for it.
-    if (still <= timeout_.load()) return "";
+    if (still <= timeout_.load()) return {};
     const std::tuple<bool, int64_t, bool> key = {seconds_since(one.last_round) < kResponsiveSeconds,
                                                  status.collectives.load(),
                                                  status.phase.load() == RankPhase::kReducingGradients};
@@ -127,43 +143,55 @@ std::string RankWatch::standstill_of(const std::vector<Seen>& seen) const {
     least = key;
     silent = still;
   }
-  if (suspect < 0) return "";
-  return join_message(name(suspect),
-                      ranks_[static_cast<size_t>(suspect)].local ? " has not moved" : " was not heard of", " for ",
-                      static_cast<int64_t>(silent), " seconds");
+  if (suspect < 0) return {};
+  return {
+      join_message(name(suspect), ranks_[static_cast<size_t>(suspect)].local ? " has not moved" : " was not heard of",
+                   " for ", static_cast<int64_t>(silent), " seconds"),
+      suspect};
 }
 
-std::string RankWatch::positions() const {
+// Of the first ranks, and of `also`.
+std::string RankWatch::positions(int also) const {
   std::string text;
-  for (size_t rank = 0; rank < ranks_.size() && rank < kPositionsShown; ++rank) {
-    const RankStatus& status = *ranks_[rank].status;
-    text += join_message(rank == 0 ? "" : "; ", "rank ", rank, " was ", name_of(status.phase.load()), " at step ",
+  size_t shown = 0;
+  for (int rank = 0; rank < static_cast<int>(ranks_.size()); ++rank) {
+    if (rank >= kPositionsShown && rank != also) continue;
+    const RankStatus& status = this->status(rank);
+    text += join_message(shown++ == 0 ? "" : "; ", "rank ", rank, " was ", name_of(status.phase.load()), " at step ",
                          status.step.load(), ", collective ", status.collectives.load());
   }
-  if (ranks_.size() > kPositionsShown) text += join_message("; and ", ranks_.size() - kPositionsShown, " more");
+  if (shown < ranks_.size()) text += join_message("; and ", ranks_.size() - shown, " more");
   return text;
+}
+
+// Whether a rank of this host has said why all end.
+bool RankWatch::host_has_spoken() const {
+  return std::any_of(ranks_.begin(), ranks_.end(),
+                     [](const WatchedRank& one) { return one.local && one.status->end.load() == RankEnd::kByWatch; });
 }
 
 // The lowest of the host's ranks that can.
 bool RankWatch::speaks_for_host(const std::vector<Seen>& seen) const {
   for (int rank = 0; rank < rank_; ++rank) {
-    const WatchedRank& watched = ranks_[static_cast<size_t>(rank)];
     const Seen& one = seen[static_cast<size_t>(rank)];
-    if (watched.local && !one.dead && watched.status->phase.load() != RankPhase::kFailed &&
-        watched.status->phase.load() != RankPhase::kFinished && seconds_since(one.last_round) < kResponsiveSeconds) {
+    if (ranks_[static_cast<size_t>(rank)].local && !one.dead && status(rank).end.load() == RankEnd::kNone &&
+        seconds_since(one.last_round) < kResponsiveSeconds) {
       return false;
     }
   }
   return true;
 }
 
-void RankWatch::end(const std::string& reason, const std::vector<Seen>& seen) const {
-  if (speaks_for_host(seen)) {
-    std::fprintf(stderr, "itemloom: %s, so this run ends: %s\n", reason.c_str(), positions().c_str());
-  } else {
-    // The launcher ends all ranks when it sees the first one go; the one that speaks is to be quicker.
-    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+// The launcher ends all ranks when it sees the first one go: the one that speaks goes first.
+void RankWatch::end(const Verdict& verdict, const std::vector<Seen>& seen) const {
+  for (int round = 0; round < kRoundsToSpeak && !host_has_spoken() && !speaks_for_host(seen); ++round) {
+    std::this_thread::sleep_for(kRound);
   }
+  if (!host_has_spoken()) {
+    std::fprintf(stderr, "itemloom: %s, so this run ends: %s\n", verdict.reason.c_str(),
+                 positions(verdict.rank).c_str());
+  }
+  status(rank_).end.store(RankEnd::kByWatch);
   _exit(1);
 }
 

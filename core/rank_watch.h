@@ -24,8 +24,9 @@ class RankWatch {
   // How long a rank may stay without a heartbeat, until set_timeout() says otherwise.
   static constexpr double kTimeoutSeconds = 300;
 
-  // `ranks` are all ranks, `refresh` is called about once a second and brings news of ranks on other hosts.
-  RankWatch(int rank, std::vector<WatchedRank> ranks, std::function<void()> refresh);
+  // `ranks` are all ranks. `refresh` is called in every round, brings news of ranks on other hosts and, about once a
+  // second and when this rank has failed, is to `tell` them of this one.
+  RankWatch(int rank, std::vector<WatchedRank> ranks, std::function<void(bool tell)> refresh);
   // Stops watching.
   ~RankWatch();
   RankWatch(const RankWatch&) = delete;
@@ -36,21 +37,32 @@ class RankWatch {
  private:
   struct Seen;
 
+  // Why this run has to end, empty if it does not, and the rank it is about, if it is about one.
+  struct Verdict {
+    std::string reason;
+    int rank = -1;
+  };
+
   void watch();
+  void make_round(std::vector<Seen>& seen, int64_t round);
   void look(Seen& seen, int rank) const;
+  RankStatus& status(int rank) const { return *ranks_[static_cast<size_t>(rank)].status; }
   std::string name(int rank) const;
+  Verdict verdict_on(std::vector<Seen>& seen) const;
   std::string loss_of(Seen& seen, int rank) const;
-  std::string standstill_of(const std::vector<Seen>& seen) const;
-  std::string positions() const;
+  Verdict standstill_of(const std::vector<Seen>& seen) const;
+  std::string positions(int also) const;
+  bool host_has_spoken() const;
   bool speaks_for_host(const std::vector<Seen>& seen) const;
-  [[noreturn]] void end(const std::string& reason, const std::vector<Seen>& seen) const;
+  [[noreturn]] void end(const Verdict& verdict, const std::vector<Seen>& seen) const;
 
   int rank_;
   int launcher_;  // the process that started this one
   std::vector<WatchedRank> ranks_;
-  std::function<void()> refresh_;
+  std::function<void(bool tell)> refresh_;
   std::atomic<double> timeout_{kTimeoutSeconds};
   std::atomic<bool> stop_{false};
+  int rounds_since_failure_ = 0;
   std::thread thread_;
 };
 

@@ -28,7 +28,6 @@ struct alignas(kAlignment) Arrivals {
 struct ControlPiece {
   RankStatus status;
   Arrivals arrivals;
-  std::atomic<uint32_t> left;  // not zero: the rank has left the group
   alignas(kAlignment) std::byte mailboxes[2][kMailboxBytes];
 };
 
@@ -52,11 +51,11 @@ bool has_arrived(const Arrivals& arrivals, uint32_t number) {
   return static_cast<int32_t>(arrivals.count.load(std::memory_order_acquire) - number) >= 0;
 }
 
-// The control memory of a group: where its ranks are, and whether one has left.
+// The control memory of a group, and what its ranks meet by.
 class Group {
  public:
-  Group(int rank, SharedPieces control, SharedMemory memory)
-      : rank_(rank), control_(std::move(control)), memory_(std::move(memory)) {
+  Group(int rank, SharedPieces control, SharedMemory memory, std::atomic<bool>& left)
+      : rank_(rank), control_(std::move(control)), memory_(std::move(memory)), left_(left) {
     spin_ = size() <= static_cast<int>(std::thread::hardware_concurrency());
   }
 
@@ -66,6 +65,7 @@ class Group {
     return *reinterpret_cast<ControlPiece*>(control_.pieces[static_cast<size_t>(rank)]);
   }
   SharedPieces allocate(int64_t bytes) const { return memory_(bytes); }
+  void leave() const { left_.store(true); }
 
   // Arrives at the next meeting and returns when all others have, too. `arrivals_of(rank)` gives a rank's count,
   // `meetings` is the number of those so far.
@@ -91,7 +91,7 @@ class Group {
     while (true) {
       const uint32_t seen = arrivals.count.load();
       if (static_cast<int32_t>(seen - number) >= 0) break;
-      if (someone_left()) {
+      if (left_.load()) {
         arrivals.sleepers.fetch_sub(1);
         fail("rank ", rank_, " waits for a rank that has left");
       }
@@ -102,17 +102,11 @@ class Group {
     std::atomic_thread_fence(std::memory_order_acquire);
   }
 
-  bool someone_left() const {
-    for (int other = 0; other < size(); ++other) {
-      if (piece(other).left.load() != 0) return true;
-    }
-    return false;
-  }
-
   int rank_;
   bool spin_;
   SharedPieces control_;
   SharedMemory memory_;
+  std::atomic<bool>& left_;
 };
 
 class SharedBuffer : public ExchangeBuffer {
@@ -165,9 +159,9 @@ class SharedBuffer : public ExchangeBuffer {
 
 class SharedMemoryCommunicator : public Communicator {
  public:
-  SharedMemoryCommunicator(int rank, SharedPieces control, SharedMemory memory)
+  SharedMemoryCommunicator(int rank, SharedPieces control, SharedMemory memory, std::atomic<bool>& left)
       : Communicator(rank, static_cast<int>(control.pieces.size())),
-        group_(std::make_shared<const Group>(rank, std::move(control), std::move(memory))) {
+        group_(std::make_shared<const Group>(rank, std::move(control), std::move(memory), left)) {
     use_status(&group_->piece(rank).status);
   }
 
@@ -176,6 +170,7 @@ class SharedMemoryCommunicator : public Communicator {
   }
   std::string transport() const override { return "shared memory"; }
   int local_rank() const override { return rank(); }
+  void leave() override { group_->leave(); }
 
  private:
   void gather_bytes(const void* mine, int64_t bytes, void* all) override {
@@ -204,8 +199,6 @@ class SharedMemoryCommunicator : public Communicator {
     }
   }
 
-  void break_waits() override { group_->piece(rank()).left.store(1); }
-
   std::byte* mailbox(int rank) const { return group_->piece(rank).mailboxes[turn_]; }
   void meet() {
     group_->meet([this](int rank) -> Arrivals& { return group_->piece(rank).arrivals; }, meetings_);
@@ -226,8 +219,9 @@ RankStatus& shared_status(const SharedPieces& control, int rank) {
   return reinterpret_cast<ControlPiece*>(control.pieces[static_cast<size_t>(rank)])->status;
 }
 
-std::unique_ptr<Communicator> make_shared_memory_communicator(int rank, SharedPieces control, SharedMemory memory) {
-  return std::make_unique<SharedMemoryCommunicator>(rank, std::move(control), std::move(memory));
+std::unique_ptr<Communicator> make_shared_memory_communicator(int rank, SharedPieces control, SharedMemory memory,
+                                                              std::atomic<bool>& left) {
+  return std::make_unique<SharedMemoryCommunicator>(rank, std::move(control), std::move(memory), left);
 }
 
 }  // namespace itemloom

@@ -2,6 +2,7 @@
 // Waiting is a short spin and then a futex, so that ranks may outnumber processors.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -25,7 +26,9 @@ int64_t shared_control_bytes();
 // Where a rank is, in its control piece.
 RankStatus& shared_status(const SharedPieces& control, int rank);
 
-// `control` has shared_control_bytes() a rank; `memory` makes what exchange buffers live in.
-std::unique_ptr<Communicator> make_shared_memory_communicator(int rank, SharedPieces control, SharedMemory memory);
+// `control` has shared_control_bytes() a rank; `memory` makes what exchange buffers live in. `left` says whether a rank
+// of this process has left the group: one flag for all ranks that are threads of one process. Outlives the group.
+std::unique_ptr<Communicator> make_shared_memory_communicator(int rank, SharedPieces control, SharedMemory memory,
+                                                              std::atomic<bool>& left);
 
 }  // namespace itemloom

@@ -6,9 +6,12 @@
 #include <utility>
 
 #include "core/check.h"
+#include "core/rank_status.h"
 
 namespace itemloom {
 namespace {
+
+constexpr size_t kSequencesPerBeat = 4096;
 
 // Numbers for what has rows left: 0, 1, 2, ... in the old order, -1 for the rest.
 std::vector<int32_t> renumber(const std::vector<int64_t>& rows) {
@@ -61,6 +64,7 @@ struct Sequences {
 // Moves `column` into sequence order: places[s] is where the next row of sequence s goes.
 template <class T>
 std::vector<T> scatter(std::vector<T>& column, const std::vector<int32_t>& sequence, std::vector<int64_t> places) {
+  heartbeat();
   std::vector<T> scattered(column.size());
   for (size_t row = 0; row < column.size(); ++row) scattered[places[sequence[row]]++] = column[row];
   std::vector<T>().swap(column);
@@ -82,6 +86,7 @@ int64_t sort_by_time(Sequences& sequences) {
   std::vector<int64_t> order, times_scratch;
   std::vector<int32_t> scratch;
   for (size_t s = 0; s + 1 < sequences.offsets.size(); ++s) {
+    if (s % kSequencesPerBeat == 0) heartbeat();
     const int64_t begin = sequences.offsets[s], end = sequences.offsets[s + 1];
     if (!std::is_sorted(times.begin() + begin, times.begin() + end)) {
       order.resize(static_cast<size_t>(end - begin));
@@ -220,6 +225,7 @@ RuleReport drop_to_k_core(InteractionLog& log, int64_t users, int64_t items) {
       .reason = join_message("a user with fewer than ", users, " or an item with fewer than ", items, " interactions")};
   const int64_t rows = log.size();
   do {
+    heartbeat();
     ++report.rounds;
   } while (drop_rows(log, users, items));
   report.rows = rows - log.size();

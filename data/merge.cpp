@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/check.h"
+#include "core/rank_status.h"
 #include "data/interactions.h"
 #include "data/report.h"
 #include "data/text.h"
@@ -14,6 +15,8 @@ namespace itemloom {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr int32_t kIdsPerBeat = 65536;
 
 void check_same(const std::string& first, const std::string& here, const std::string& first_name,
                 const std::string& name) {
@@ -41,7 +44,10 @@ void check_different(const std::vector<Dataset>& shards, const std::vector<std::
 std::vector<int32_t> add_ids(Vocabulary& all, const Vocabulary& ids) {
   std::vector<int32_t> numbers;
   numbers.reserve(static_cast<size_t>(ids.size()));
-  for (int32_t i = 0; i < ids.size(); ++i) numbers.push_back(all.add(ids[i]));
+  for (int32_t i = 0; i < ids.size(); ++i) {
+    if (i % kIdsPerBeat == 0) heartbeat();
+    numbers.push_back(all.add(ids[i]));
+  }
   return numbers;
 }
 

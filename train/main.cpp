@@ -30,7 +30,7 @@ int report(const std::string& message) {
   return 1;
 }
 
-// Wrong usage in one line: what is wrong, and whose --help tells what is right.
+// Wrong usage: what is wrong, and whose --help tells what is right.
 std::string usage_message(const CLI::App* app, const CLI::Error& error) {
   std::string name = app->get_name();
   while (!app->get_subcommands().empty()) {
@@ -46,30 +46,41 @@ std::string usage_message(const CLI::App* app, const CLI::Error& error) {
     what = unknown.empty() ? "a verb is missing" : "there is no verb " + unknown.front();
     if (meant >= 0) what += "; did you mean " + verbs[static_cast<size_t>(meant)] + "?";
   }
-  for (char& character : what) {
-    if (character == '\n') character = ' ';
-  }
-  return "itemloom: " + what + " (" + name + " --help tells more)\n";
+  return what + " (" + name + " --help tells more)";
 }
 
 // Verbs that several ranks work on together; the others would do one thing several times.
 bool works_in_ranks(const std::string& verb) {
-  return verb == "train" || verb == "evaluate" || verb == "doctor" || verb.rfind("--", 0) == 0;
+  return verb == "train" || verb == "evaluate" || verb == "doctor";
+}
+
+// A collective: `what` says what this rank is about to do. Ranks that differ would wait for each other's collectives.
+void check_same_start(itemloom::Communicator& communicator, const std::string& what) {
+  const std::vector<std::string> all = communicator.all_gather_text(what);
+  for (size_t rank = 1; rank < all.size(); ++rank) {
+    if (all[rank] == all.front()) continue;
+    throw itemloom::SharedError(itemloom::join_message(
+        "give all ranks the same verb and options; rank 0: ", all.front(), "; rank ", rank, ": ", all[rank]));
+  }
+}
+
+void check_verb(itemloom::Communicator& communicator, const std::string& verb) {
+  check_same_start(communicator, "itemloom " + verb);
+  if (communicator.size() > 1 && !works_in_ranks(verb)) {
+    throw itemloom::SharedError("itemloom " + verb + " works in one process; start it without mpirun");
+  }
 }
 
 // What this process does, with the exit code. Throws what went wrong.
 int run_verb(int argc, char** argv, const itemloom::Ranks& ranks) {
-  const std::string verb = argc > 1 ? argv[1] : "--help";
-  if (ranks.communicator.size() > 1 && !works_in_ranks(verb)) {
-    throw itemloom::SharedError("itemloom " + verb + " works in one process; start it without mpirun");
-  }
   CLI::App app(
       "Trains masked item models on purchase, watch and click histories and exports item embeddings and "
       "item-association scores.",
       "itemloom");
   app.set_version_flag("--version", "itemloom " ITEMLOOM_VERSION);
   app.require_subcommand(1);
-  app.failure_message(usage_message);
+  // Runs when the command line is right, before the verb does.
+  app.parse_complete_callback([&] { check_verb(ranks.communicator, app.get_subcommands().front()->get_name()); });
   itemloom::select_cpu_kernels();
   itemloom::add_prepare_command(app);
   itemloom::add_train_command(app, ranks);
@@ -85,8 +96,13 @@ int run_verb(int argc, char** argv, const itemloom::Ranks& ranks) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     // Help and version come this way too, with exit code 0; everything else is wrong usage.
-    if (!ranks.communicator.is_first()) return error.get_exit_code() == 0 ? 0 : 2;
-    return app.exit(error) == 0 ? 0 : 2;
+    const bool answer = error.get_exit_code() == 0;
+    const std::string message = answer ? "only help or the version" : usage_message(&app, error);
+    check_same_start(ranks.communicator, message);
+    if (!ranks.communicator.is_first()) return answer ? 0 : 2;
+    if (answer) return app.exit(error);
+    report(message);
+    return 2;
   }
   itemloom::finish_standard_output();
   return 0;

@@ -1,10 +1,13 @@
 #include "core/parallel.h"
 
+#include <unistd.h>
+
 #include <atomic>
 #include <vector>
 #include "tests/support/catch.h"
 
 #include "core/check.h"
+#include "core/rank_status.h"
 #include "tests/support/kernels.h"
 
 namespace itemloom {
@@ -26,6 +29,16 @@ TEST_CASE("the first exception of a task reaches the caller and the pool goes on
   std::atomic<int> runs{0};
   parallel_for(100, [&](int64_t) { runs++; });
   REQUIRE(runs == 100);
+}
+
+TEST_CASE("a long region shows that it gets on", "[parallel]") {
+  for (int threads : {1, 3}) {
+    test::Threads scope(threads);
+    const uint64_t before = heartbeats();
+    // Tasks of one region, of which each thread has a hundred.
+    parallel_for(100 * threads, [&](int64_t) { usleep(100); });
+    REQUIRE(heartbeats() >= before + 10);
+  }
 }
 
 TEST_CASE("a region inside a task runs on that task's thread, under its thread number", "[parallel]") {

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <filesystem>
@@ -212,6 +213,24 @@ TEST_CASE("a rank that stands still ends all within the stated time", "[e2e][mpi
   for (const pid_t rank : ranks) REQUIRE(ends_soon(rank));
 }
 
+TEST_CASE("an error of one rank alone is said by it, and where all were by another one", "[e2e][mpi]") {
+  if (!has_mpirun()) return;
+  for (const Words& environment : {Words{}, Words{"ITEMLOOM_TRANSPORT=messages"}}) {
+    const Job job;
+    // Rank 0 alone writes there, at the end of an epoch.
+    std::filesystem::create_directories(job.path("run/metrics.jsonl"));
+    test::Process process(in_ranks(3, job.train("run", {})), "", test::kRankEnvironment + environment);
+    test::ProcessResult result;
+    REQUIRE(seconds_until_end(process, result) < 20);
+    INFO(result.error);
+    REQUIRE(result.exit_code != 0);
+    REQUIRE(result.error.find("itemloom: rank 0: cannot write " + job.path("run/metrics.jsonl")) != std::string::npos);
+    REQUIRE(result.error.find(" has failed, so this run ends: rank 0 was ") != std::string::npos);
+    REQUIRE(result.error.find("; rank 2 was ") != std::string::npos);
+    REQUIRE(own_lines(result.error) == 2);
+  }
+}
+
 TEST_CASE("what is wrong on any rank is one line, and all ranks end", "[e2e][mpi]") {
   if (!has_mpirun()) return;
   const Job job;
@@ -239,6 +258,14 @@ TEST_CASE("what is wrong on any rank is one line, and all ranks end", "[e2e][mpi
   const Words both = Words{"mpirun", "-n", "1"} + job.train("run", {}) + Words{":", "-n", "1"};
   says(refusal(both + job.train("run", settings({"training.seed=2"}))),
        "itemloom: rank 1 has another config than rank 0: training.seed is 1 here and 2 there; give all ranks the same");
+
+  Words wrong_option = both + job.train("run", {});
+  std::replace(wrong_option.end() - 2, wrong_option.end(), std::string("--run"), std::string("--runn"));
+  const std::string difference = refusal(wrong_option);
+  says(difference, "itemloom: give all ranks the same verb and options; rank 0: itemloom train; rank 1: ");
+  says(difference, "(itemloom train --help tells more)\n");
+  says(refusal(both + Words{ITEMLOOM_BINARY, "evaluate", "--run", job.path("run")}), "rank 1: itemloom evaluate\n");
+  says(refusal(both + Words{ITEMLOOM_BINARY, "--help"}), "rank 1: only help or the version\n");
 
   // And with other data under a name that is good on each host.
   REQUIRE(test::itemloom({"prepare", job.path("config.json"), "--out", job.path("a.h5")}).exit_code == 0);

@@ -1,5 +1,6 @@
 #include "tests/support/thread_group.h"
 
+#include <atomic>
 #include <condition_variable>
 #include <cstring>
 #include <mutex>
@@ -55,12 +56,13 @@ class Pieces {
 
 std::vector<std::string> run_ranks(int ranks, const std::function<void(Communicator&)>& body) {
   Pieces pieces(ranks);
+  std::atomic<bool> left{false};
   std::vector<std::string> messages(static_cast<size_t>(ranks));
   std::vector<std::thread> threads;
   for (int rank = 0; rank < ranks; ++rank) {
     threads.emplace_back([&, rank] {
-      const auto communicator = make_shared_memory_communicator(rank, pieces.allocate(shared_control_bytes()),
-                                                                [&](int64_t bytes) { return pieces.allocate(bytes); });
+      const auto communicator = make_shared_memory_communicator(
+          rank, pieces.allocate(shared_control_bytes()), [&](int64_t bytes) { return pieces.allocate(bytes); }, left);
       try {
         body(*communicator);
       } catch (const std::exception& error) {

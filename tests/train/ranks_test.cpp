@@ -210,6 +210,34 @@ TEST_CASE("a rank that fails in a step ends the others", "[ranks]") {
   REQUIRE(messages[2] == "rank 2 waits for a rank that has left");
 }
 
+TEST_CASE("a rank that unwinds in the middle of a step ends its own waits, and leaves it to others to say why",
+          "[ranks]") {
+  const Config config = config_of(false, false);
+  std::vector<RankEnd> ends(2, RankEnd::kByWatch);
+  std::vector<RankPhase> phases(2, RankPhase::kStarting);
+  const auto messages = test::run_ranks(2, [&](Communicator& communicator) {
+    const auto rank = static_cast<size_t>(communicator.rank());
+    Device device;
+    ModelInstance instance(device, config.model, kItems, kMaxLength, 1, communicator, false);
+    communicator.status().enter(RankPhase::kComputing);
+    if (rank == 0) {
+      communicator.barrier();
+      return;
+    }
+    {
+      GradientSync sync(communicator, instance.gradients(), instance.parameters(), false);
+      const auto parameters = static_cast<int>(instance.parameters().infos().size());
+      for (int parameter = 0; parameter < parameters; ++parameter) sync.parameter_ready(parameter);
+    }
+    ends[rank] = communicator.status().end.load();
+    phases[rank] = communicator.status().phase.load();
+  });
+  REQUIRE(messages[0] == "rank 0 waits for a rank that has left");
+  REQUIRE(messages[1] == "");
+  REQUIRE(ends[1] == RankEnd::kNone);
+  REQUIRE(phases[1] == RankPhase::kComputing);
+}
+
 TEST_CASE("a number of ranks that does not divide the gradient shards is refused", "[ranks]") {
   const auto messages =
       test::run_ranks(3, [](Communicator& communicator) { shard_plan(config_of(true, false).training, communicator); });

@@ -47,6 +47,7 @@ void evaluate_run(const Options& options, const Ranks& ranks) {
   together(ranks.communicator,
            [&] { run = open_run(options.run, options.checkpoint, options.device, ranks.communicator.local_rank()); });
   check_same_question(ranks.communicator, *run, options);
+  ranks.set_timeout(static_cast<double>(run->config.training.rank_timeout));
   use_threads(run->config.training, ranks.communicator);
   const EvaluationCases& cases = options.split == "test" ? run->split.test : run->split.validation;
   ModelScorer model(*run->device, run->instance->model(), run->config.data.max_length);
