@@ -6,10 +6,13 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <span>
+#include <string_view>
 #include <thread>
 
 #include "core/check.h"
@@ -69,6 +72,16 @@ MPI_Comm duplicate(MPI_Comm communicator) {
   }
   complete({&request, 1});
   return copy;
+}
+
+// For the time in which MPI takes down what the watch lives on, and waits for all ranks once more.
+void end_process_after(double seconds) {
+  std::signal(SIGALRM, [](int) {
+    constexpr std::string_view kLine = "itemloom: all ranks have finished, but one of them does not let MPI end\n";
+    [[maybe_unused]] const ssize_t said = write(STDERR_FILENO, kLine.data(), kLine.size());
+    _exit(1);
+  });
+  alarm(static_cast<unsigned>(std::ceil(seconds)));
 }
 
 // An exchange buffer whose shares travel straight from rank to rank. Each rank sends and receives (R - 1)/R of the
@@ -253,6 +266,7 @@ class MpiProcess::Implementation {
     communicator_->status().enter(RankPhase::kEnding);
     communicator_->barrier();
     communicator_->status().end.store(RankEnd::kFinished);
+    end_process_after(watch_->timeout());
     watch_.reset();
     communicator_.reset();
     const std::lock_guard<std::mutex> lock(mpi_lock());

@@ -132,9 +132,9 @@ RankWatch::Verdict RankWatch::standstill_of(const std::vector<Seen>& seen) const
     const RankStatus& status = this->status(rank);
     const Seen& one = seen[static_cast<size_t>(rank)];
     const double still = seconds_since(one.last_beat);
-    if (status.end.load() != RankEnd::kNone) continue;
-    // As long as one rank moves, those that stand still may be waiting for it.
+    // As long as one rank moves, or has just finished, those that stand still may have been waiting for it.
     if (still <= timeout_.load()) return {};
+    if (status.end.load() != RankEnd::kNone) continue;
     const std::tuple<bool, int64_t, bool> key = {seconds_since(one.last_round) < kResponsiveSeconds,
                                                  status.collectives.load(),
                                                  status.phase.load() == RankPhase::kReducingGradients};

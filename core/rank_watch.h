@@ -33,6 +33,7 @@ class RankWatch {
   RankWatch& operator=(const RankWatch&) = delete;
 
   void set_timeout(double seconds) { timeout_.store(seconds); }
+  double timeout() const { return timeout_.load(); }
 
  private:
   struct Seen;
