@@ -285,7 +285,10 @@ void algorithms_want_what_they_were_chosen_for() {
     return cublasLtMatmul(lt.handle, lt.description, &one, a_data, a.layout, b.device, b.layout, &zero, d.device,
                           d.layout, d.device, d.layout, &result.algo, workspace, bytes, nullptr);
   };
+  EXPECT_CUDA(cudaMemset(lt.workspace, 0, kWorkspaceBytes));
   EXPECT_CUBLAS(multiply(a.device, lt.workspace, kWorkspaceBytes));
+  // It is written, so it must hold nothing else.
+  EXPECT(download(static_cast<float*>(lt.workspace), 1)[0] != 0);
   EXPECT(multiply(a.device, nullptr, 0) == CUBLAS_STATUS_INVALID_VALUE);
   EXPECT(multiply(a.device, nullptr, kWorkspaceBytes) == CUBLAS_STATUS_INVALID_VALUE);
   EXPECT(multiply(static_cast<float*>(a.device) + 1, lt.workspace, kWorkspaceBytes) == CUBLAS_STATUS_NOT_SUPPORTED);
