@@ -11,6 +11,7 @@
 
 #include "check.h"
 #include "engine.h"
+#include "fault.h"
 #include "fiber.h"
 #include "internal.h"
 #include "shared_memory.h"
@@ -122,6 +123,7 @@ bool is_device_address(const void* address) {
 }
 
 void* device_allocate(size_t bytes, int device) {
+  watch_faults();
   Memory& all = memory();
   const std::lock_guard lock(all.mutex);
   const size_t data = round_up(std::max<size_t>(bytes, 1), kAlignment), page_bytes = round_up(data, kPage);

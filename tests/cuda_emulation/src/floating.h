@@ -169,13 +169,13 @@ template <HalfOp kOp>
 double half_value(double a, double b, double c) {
   switch (kOp) {
     case HalfOp::k_add:
-      return a + b;
+      return sum_to_odd(a, b);
     case HalfOp::k_sub:
-      return a - b;
+      return sum_to_odd(a, -b);
     case HalfOp::k_mul:
       return a * b;
     case HalfOp::k_fma:
-      return std::fma(a, b, c);
+      return sum_to_odd(a * b, c);  // the product is exact
     case HalfOp::k_min:
       return float_min(a, b);
     case HalfOp::k_max:

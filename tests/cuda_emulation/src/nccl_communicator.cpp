@@ -94,7 +94,6 @@ class CollectiveRun {
   }
 
   Progress post() {
-    if (!world_.may_post(round())) return Progress::kWaiting;
     if (done_ == 0) require_buffers();
     if (sends()) fill_chunk();
     RankPiece& mine = world_.mine();
@@ -122,7 +121,6 @@ class CollectiveRun {
     require_agreement();
     if (receives()) empty_chunks();
     ++communicator_->rounds_;
-    world_.mine().taken = round();
     is_posted_ = false;
     done_ += elements_now();
     Scheduler::instance().notify();

@@ -92,13 +92,6 @@ int World::dead_rank() const {
   return -1;
 }
 
-bool World::may_post(int64_t round) const {
-  for (int rank = 0; rank < ranks_; ++rank) {
-    if (piece(rank).taken < round - 1 && piece(rank).has_left == 0) return false;
-  }
-  return true;
-}
-
 bool World::all_have_posted(int64_t round) const {
   for (int rank = 0; rank < ranks_; ++rank) {
     if (piece(rank).posted <= round) return false;

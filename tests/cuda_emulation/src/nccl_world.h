@@ -3,7 +3,7 @@
 //
 // A collective is a series of rounds. In each, a rank posts a header, which says what it believes they are doing, and a
 // chunk of data, and takes what it needs from the chunks of all. Rounds use two chunks of a rank in turn: who posts
-// round n has seen that all are done with round n - 2.
+// round n has taken round n - 1, which all had posted, each after it had taken round n - 2.
 #pragma once
 
 #include <atomic>
@@ -38,7 +38,6 @@ struct RankPiece {
   std::atomic<int32_t> has_left;    // destroyed or aborted its communicator
   std::atomic<int32_t> host_waits;  // a host thread waits for a round to go on
   std::atomic<int64_t> posted;      // rounds
-  std::atomic<int64_t> taken;
   RoundHeader headers[2];
   alignas(64) std::byte chunks[2][kChunkBytes];
 };
@@ -62,8 +61,6 @@ class World {
   // A rank, other than this one, whose process ended without leaving; -1 when all live.
   int dead_rank() const;
 
-  // Whether this rank may post the round: nobody reads the chunk any more.
-  bool may_post(int64_t round) const;
   bool all_have_posted(int64_t round) const;
   // A rank that will never post the round, because it has left or died; -1 for none.
   int rank_that_never_posts(int64_t round) const;

@@ -10,8 +10,9 @@
 namespace cuda_emulation {
 namespace {
 
-constexpr size_t kWindowBytes = 8 << 20;
-constexpr size_t kDynamicBytes = 256 << 10;  // more than any device offers to a block
+constexpr size_t kAddressBytes = (size_t{1} << 32) + 4096;  // whatever a 32-bit address names is shared memory
+constexpr size_t kWindowBytes = 8 << 20;                    // what may be used of it
+constexpr size_t kDynamicBytes = 256 << 10;                 // more than any device offers to a block
 constexpr uint32_t kRedZone = 64;
 constexpr unsigned char kRedZoneByte = 0xA5;
 constexpr unsigned char kFreshByte = 0xFF;  // NaN in all float types, -1 in integers
@@ -35,23 +36,20 @@ bool is_clean(uint32_t begin, uint32_t end) {
 
 unsigned char* shared_window() {
   static unsigned char* const window = [] {
-    constexpr size_t kGuard = 4096;
-    void* const address =
-        mmap(nullptr, kWindowBytes + 2 * kGuard, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* const address = mmap(nullptr, kAddressBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (address == MAP_FAILED) report("internal", "no address space for shared memory");
-    unsigned char* const begin = static_cast<unsigned char*>(address) + kGuard;
-    mprotect(begin, kWindowBytes, PROT_READ | PROT_WRITE);
-    return begin;
+    mprotect(address, kWindowBytes, PROT_READ | PROT_WRITE);
+    return static_cast<unsigned char*>(address);
   }();
   return window;
 }
 
 size_t shared_window_bytes() {
-  return kWindowBytes;
+  return kAddressBytes;
 }
 
 bool is_shared_address(const void* address) {
-  return static_cast<size_t>(static_cast<const unsigned char*>(address) - shared_window()) < kWindowBytes;
+  return static_cast<size_t>(static_cast<const unsigned char*>(address) - shared_window()) < kAddressBytes;
 }
 
 void open_shared_memory(const Launch& launch) {

@@ -11,7 +11,7 @@ namespace cuda_emulation {
 
 unsigned char* shared_window();
 bool is_shared_address(const void* address);
-// The whole window, for the shadow memory.
+// All addresses of shared memory, for the shadow memory.
 size_t shared_window_bytes();
 
 void open_shared_memory(const Launch& launch);

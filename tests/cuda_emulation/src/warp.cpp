@@ -46,7 +46,8 @@ WarpOperation& find_operation(ThreadContext& thread, Warp& warp, int kind, uint3
       continue;
     }
     if (operation.kind == kind && operation.mask == mask && !(operation.arrived & own)) return operation;
-    if (operation.mask & own) report_overlap(thread, mask, operation);
+    // Lanes that wait for this one would have to come here first. (Without them this lane may well come there later.)
+    if (operation.mask & own && operation.arrived & mask) report_overlap(thread, mask, operation);
   }
   if (!free) report("warp mask", "more masks are waiting in this warp than the emulation can hold");
   *free = WarpOperation{true, kind, mask, 0, thread.here, nullptr};

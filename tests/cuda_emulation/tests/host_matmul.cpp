@@ -205,6 +205,22 @@ void values_of_types() {
   EXPECT(error_of(c, false, d, false, e, 1, 0, kFloatRounding) > 4);
 }
 
+// To the nearest bf16, and ties to even: products by 1.001 and, for the ties, by 1 + 2^-8.
+void values_are_rounded_to_bf16() {
+  const TestMatrix a(16, 16, CUDA_R_16BF, 1), one(16, 16, CUDA_R_16BF, 2), d(16, 16, CUDA_R_16BF, 3);
+  std::vector<__nv_bfloat16> identity(256, __float2bfloat16(0));
+  for (size_t index = 0; index < 16; ++index) identity[17 * index] = __float2bfloat16(1);
+  EXPECT_CUDA(cudaMemcpy(one.device, identity.data(), 512, cudaMemcpyHostToDevice));
+  for (const float alpha : {1.001f, 1.00390625f}) {
+    Lt lt;
+    EXPECT_CUBLAS(lt.multiply(a, one, d, alpha));
+    const std::vector<float> result = d.read();
+    for (size_t index = 0; index < result.size(); ++index) {
+      EXPECT(result[index] == __bfloat162float(__float2bfloat16(alpha * a.values[index])));
+    }
+  }
+}
+
 void values_of_rows_first() {
   const TestMatrix a(6, 10, CUDA_R_32F, 1, 2, CUBLASLT_ORDER_ROW), b(10, 7, CUDA_R_32F, 2, 0, CUBLASLT_ORDER_ROW);
   const TestMatrix d(6, 7, CUDA_R_32F, 3, 1, CUBLASLT_ORDER_ROW);
@@ -269,7 +285,10 @@ void algorithms_want_what_they_were_chosen_for() {
     return cublasLtMatmul(lt.handle, lt.description, &one, a_data, a.layout, b.device, b.layout, &zero, d.device,
                           d.layout, d.device, d.layout, &result.algo, workspace, bytes, nullptr);
   };
+  EXPECT_CUDA(cudaMemset(lt.workspace, 0, kWorkspaceBytes));
   EXPECT_CUBLAS(multiply(a.device, lt.workspace, kWorkspaceBytes));
+  // It is written, so it must hold nothing else.
+  EXPECT(download(static_cast<float*>(lt.workspace), 1)[0] != 0);
   EXPECT(multiply(a.device, nullptr, 0) == CUBLAS_STATUS_INVALID_VALUE);
   EXPECT(multiply(a.device, nullptr, kWorkspaceBytes) == CUBLAS_STATUS_INVALID_VALUE);
   EXPECT(multiply(static_cast<float*>(a.device) + 1, lt.workspace, kWorkspaceBytes) == CUBLAS_STATUS_NOT_SUPPORTED);
@@ -342,6 +361,7 @@ int main() {
   const Environment checked = {{"CUDA_EMULATION_CHECK", "1"}}, lazy = {{"CUDA_EMULATION_SEED", "1"}};
   expect_success("values of all transposes", checked, values_of_all_transposes);
   expect_success("values of types", checked, values_of_types);
+  expect_success("values are rounded to bf16", checked, values_are_rounded_to_bf16);
   expect_success("values of rows first", checked, values_of_rows_first);
   expect_success("values of epilogues", checked, values_of_epilogues);
   expect_success("values of cuBLAS", checked, values_of_cublas);

@@ -57,6 +57,24 @@ void stream_ordered_memory_comes_back() {
   EXPECT_CUDA(cudaStreamSynchronize(stream));
 }
 
+// What was asked for before cudaFree is done first.
+void free_waits() {
+  void* memory = allocate(256);
+  EXPECT_CUDA(cudaMemsetAsync(memory, 0, 256, make_stream()));
+  EXPECT_CUDA(cudaFree(memory));
+  EXPECT_CUDA(cudaDeviceSynchronize());
+}
+
+// But cudaFree of what cudaMallocAsync gave does not wait.
+void frees_too_early() {
+  const cudaStream_t stream = make_stream();
+  void* memory = nullptr;
+  EXPECT_CUDA(cudaMallocAsync(&memory, 256, stream));
+  EXPECT_CUDA(cudaMemsetAsync(memory, 0, 256, stream));
+  EXPECT_CUDA(cudaFree(memory));
+  EXPECT_CUDA(cudaDeviceSynchronize());
+}
+
 void uses_memory_after_free() {
   void* memory = allocate(256);
   EXPECT_CUDA(cudaFree(memory));
@@ -214,6 +232,10 @@ int main() {
   const Environment checked = {{"CUDA_EMULATION_CHECK", "1"}};
   expect_success("memory is limited", small, memory_is_limited);
   expect_success("memory that was freed in stream order comes back", small, stream_ordered_memory_comes_back);
+  for (const char* seed : {"1", "2", "3"}) {
+    expect_success("cudaFree waits", {{"CUDA_EMULATION_SEED", seed}}, free_waits);
+  }
+  expect_found("a cudaFree that does not wait", frees_too_early);
   expect_success("wrong calls are refused", {}, wrong_calls_are_refused);
   expect_success("pointers say what they are", {}, pointers_say_what_they_are);
   expect_success("pitched copies", checked, pitched_copies);

@@ -1,87 +1,17 @@
-// NCCL between threads of one process and between processes: values, asynchrony, mismatches, ranks that die.
+// NCCL between threads of one process and between processes: values, order, asynchrony.
 #include <cuda_bf16.h>
-#include <nccl.h>
-#include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstring>
-#include <thread>
 
-#include "host_test.h"
+#include "nccl_ranks.h"
 
 using namespace host_test;
 
 namespace {
 
-#define EXPECT_NCCL(call) EXPECT((call) == ncclSuccess)
-
 // More than one round of the emulation, and no multiple of one.
 constexpr size_t kMany = 300'001;
-
-struct Rank {
-  int rank, ranks;
-  ncclComm_t communicator = nullptr;
-  cudaStream_t stream = nullptr;
-
-  Rank(int rank, int ranks, const ncclUniqueId& id) : rank(rank), ranks(ranks) {
-    EXPECT_CUDA(cudaSetDevice(rank));
-    EXPECT_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    EXPECT_NCCL(ncclCommInitRank(&communicator, ranks, id, rank));
-  }
-  void finish() const {
-    EXPECT_CUDA(cudaStreamSynchronize(stream));
-    EXPECT_NCCL(ncclCommDestroy(communicator));
-  }
-};
-
-using RankBody = std::function<void(Rank&)>;
-
-Environment devices(int count, bool is_checked = false, int seed = 1) {
-  return {{"CUDA_EMULATION_DEVICES", std::to_string(count)},
-          {"CUDA_EMULATION_CHECK", is_checked ? "1" : "0"},
-          {"CUDA_EMULATION_SEED", std::to_string(seed)}};
-}
-
-void run_threads(int ranks, const RankBody& body) {
-  ncclUniqueId id;
-  EXPECT_NCCL(ncclGetUniqueId(&id));
-  std::vector<std::thread> threads;
-  for (int rank = 0; rank < ranks; ++rank) {
-    threads.emplace_back([&, rank] {
-      Rank here(rank, ranks, id);
-      body(here);
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-}
-
-// Returns how each rank's process ended, as waitpid says it.
-std::vector<int> run_processes(int ranks, const RankBody& body) {
-  ncclUniqueId id;
-  EXPECT_NCCL(ncclGetUniqueId(&id));
-  std::vector<pid_t> children;
-  for (int rank = 0; rank < ranks; ++rank) {
-    const pid_t child = fork();
-    if (child == 0) {
-      Rank here(rank, ranks, id);
-      body(here);
-      std::_Exit(0);
-    }
-    children.push_back(child);
-  }
-  std::vector<int> ends;
-  for (const pid_t child : children) {
-    int status = 0;
-    waitpid(child, &status, 0);
-    ends.push_back(status);
-  }
-  return ends;
-}
-
-void expect_processes_end_well(int ranks, const RankBody& body) {
-  for (const int status : run_processes(ranks, body)) EXPECT(status == 0);
-}
 
 // Whole numbers, so that sums are exact.
 double value_at(int rank, size_t index) {
@@ -275,96 +205,6 @@ void one_thread_with_two_ranks() {
   EXPECT(ncclCommDestroy(communicators[0]) == ncclInvalidArgument);
 }
 
-void ranks_on_one_gpu() {
-  ncclUniqueId id;
-  EXPECT_NCCL(ncclGetUniqueId(&id));
-  const auto join = [&](int rank) {
-    ncclComm_t communicator;
-    EXPECT(ncclCommInitRank(&communicator, 2, id, rank) == ncclInvalidUsage);
-    EXPECT(std::strstr(ncclGetLastError(nullptr), "Duplicate GPU") != nullptr);
-  };
-  std::thread other(join, 1);
-  join(0);
-  other.join();
-}
-
-void counts_differ(Rank& r) {
-  float* values = upload(std::vector<float>(100, 1));
-  const size_t count = r.rank == 0 ? 100 : 99;
-  EXPECT_NCCL(ncclAllReduce(values, values, count, ncclFloat32, ncclSum, r.communicator, r.stream));
-  r.finish();
-}
-
-void types_differ(Rank& r) {
-  float* values = upload(std::vector<float>(100, 1));
-  const ncclDataType_t type = r.rank == 0 ? ncclFloat32 : ncclInt32;
-  EXPECT_NCCL(ncclAllReduce(values, values, 100, type, ncclSum, r.communicator, r.stream));
-  r.finish();
-}
-
-void orders_differ(Rank& r) {
-  float* values = upload(std::vector<float>(100, 1));
-  for (int turn = 0; turn < 2; ++turn) {
-    if (turn == r.rank) {
-      EXPECT_NCCL(ncclAllReduce(values, values, 100, ncclFloat32, ncclSum, r.communicator, r.stream));
-    } else {
-      EXPECT_NCCL(ncclBroadcast(values, values, 100, ncclFloat32, 0, r.communicator, r.stream));
-    }
-  }
-  r.finish();
-}
-
-void buffers_overlap(Rank& r) {
-  float* values = upload(std::vector<float>(100, 1));
-  EXPECT_NCCL(ncclAllReduce(values, values + 10, 50, ncclFloat32, ncclSum, r.communicator, r.stream));
-  r.finish();
-}
-
-void counts_are_bytes(Rank& r) {
-  float* values = upload(std::vector<float>(100, 1));
-  EXPECT_NCCL(ncclAllReduce(values, values, 400, ncclFloat32, ncclSum, r.communicator, r.stream));
-  r.finish();
-}
-
-void sends_what_nobody_wrote(Rank& r) {
-  const Buffer<float> values(100);
-  EXPECT_NCCL(ncclAllReduce(values.device, values.device, 100, ncclFloat32, ncclSum, r.communicator, r.stream));
-  r.finish();
-}
-
-void survives_a_dead_rank(Rank& r) {
-  float* values = upload(std::vector<float>(100, 1));
-  EXPECT_NCCL(ncclAllReduce(values, values, 100, ncclFloat32, ncclSum, r.communicator, r.stream));
-  EXPECT_CUDA(cudaStreamSynchronize(r.stream));
-  if (r.rank == 1) raise(SIGKILL);
-  // Rank 1 may be dead already.
-  const ncclResult_t started = ncclAllReduce(values, values, 100, ncclFloat32, ncclSum, r.communicator, r.stream);
-  EXPECT(started == ncclSuccess || started == ncclRemoteError);
-  EXPECT_CUDA(cudaStreamSynchronize(r.stream));
-  ncclResult_t error = ncclInternalError;
-  EXPECT_NCCL(ncclCommGetAsyncError(r.communicator, &error));
-  EXPECT(error == ncclRemoteError);
-  EXPECT(ncclAllReduce(values, values, 100, ncclFloat32, ncclSum, r.communicator, r.stream) == ncclRemoteError);
-  EXPECT_NCCL(ncclCommAbort(r.communicator));
-}
-
-void one_rank_dies() {
-  const std::vector<int> ends = run_processes(2, survives_a_dead_rank);
-  EXPECT(ends[0] == 0);
-  EXPECT(WIFSIGNALED(ends[1]));
-}
-
-// Rank 1 never comes; rank 0 gives up.
-void aborts(Rank& r) {
-  float* values = upload(std::vector<float>(100, 1));
-  if (r.rank == 0) {
-    EXPECT_NCCL(ncclAllReduce(values, values, 100, ncclFloat32, ncclSum, r.communicator, r.stream));
-    EXPECT(cudaStreamQuery(r.stream) == cudaErrorNotReady);
-  }
-  EXPECT_NCCL(ncclCommAbort(r.communicator));
-  EXPECT_CUDA(cudaStreamSynchronize(r.stream));
-}
-
 void test_threads() {
   for (const int ranks : {1, 2, 3}) {
     for (const int seed : {1, 2, 3}) {
@@ -378,8 +218,6 @@ void test_threads() {
   }
   expect_success("graphs", devices(2), [] { run_threads(2, a_graph_with_a_collective); });
   expect_success("one thread with two ranks", devices(2), one_thread_with_two_ranks);
-  expect_success("two ranks on one GPU", {}, ranks_on_one_gpu);
-  expect_success("a rank that aborts", devices(2), [] { run_threads(2, aborts); });
   expect_found(
       "a collective that does not wait for its data", [] { run_threads(2, reduces_what_is_not_ready); }, devices(2));
 }
@@ -398,28 +236,6 @@ void test_processes() {
       expect_processes_end_well(2, [&](Rank& r) { hosts_that_wait_for_each_other(r, ends); });
     });
   }
-  expect_success("a rank that dies", devices(2), one_rank_dies);
-}
-
-// The first that notices reports and aborts; the parent passes that on.
-void processes_disagree() {
-  for (const int status : run_processes(2, counts_differ)) {
-    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT) std::abort();
-  }
-}
-
-void test_mistakes() {
-  const auto expect = [](const char* name, const char* text, void (*body)(Rank&)) {
-    expect_report(
-        name, text, [=] { run_threads(2, body); }, devices(2, true));
-  };
-  expect("different counts", "AllReduce of 99 float32", counts_differ);
-  expect("different types", "AllReduce of 100 int32", types_differ);
-  expect("different orders", "ranks disagree", orders_differ);
-  expect_report("different counts of processes", "AllReduce of 99 float32", processes_disagree, devices(2));
-  expect("buffers that overlap", "overlap", buffers_overlap);
-  expect("counts in bytes", "ncclAllReduce: send buffer", counts_are_bytes);
-  expect("a send buffer that nobody wrote", "ncclAllReduce: send buffer", sends_what_nobody_wrote);
 }
 
 }  // namespace
@@ -427,5 +243,4 @@ void test_mistakes() {
 int main() {
   test_threads();
   test_processes();
-  test_mistakes();
 }

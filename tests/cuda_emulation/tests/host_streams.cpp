@@ -173,7 +173,8 @@ void queries_end() {
   EXPECT_CUDA(cudaEventRecord(end, stream));
   while (cudaEventQuery(end) == cudaErrorNotReady) EXPECT(cudaGetLastError() == cudaErrorNotReady);
   EXPECT_CUDA(cudaEventSynchronize(end));
-  EXPECT_CUDA(cudaStreamQuery(stream));
+  EXPECT_CUDA(cudaMemsetAsync(device, 1, kBytes, stream));
+  while (cudaStreamQuery(stream) == cudaErrorNotReady) EXPECT(cudaGetLastError() == cudaErrorNotReady);
   float milliseconds = -1;
   EXPECT_CUDA(cudaEventElapsedTime(&milliseconds, begin, end));
   EXPECT(milliseconds >= 0);
