@@ -28,6 +28,9 @@
 
 namespace itemloom {
 
+// Of a CUDA device; the CPU takes heads of any size.
+inline constexpr int64_t kLargestCudaHead = 128;
+
 struct AttentionForward {
   Matrix<const float> qkv;                 // (N, 3C)
   Vector<const int64_t> sequence_offsets;  // (B + 1), from 0 to N; empty sequences are fine

@@ -7,6 +7,7 @@
 #include "core/check.h"
 #include "core/config_reader.h"
 #include "core/json_schema.h"
+#include "kernels/attention.h"
 #include "train/metrics.h"
 
 namespace itemloom {
@@ -18,6 +19,10 @@ void validate_ranks(const TrainingConfig& training) {
 }
 
 void validate_device(const Config& config) {
+  const int64_t head = config.model.hidden_size / config.model.heads;
+  CHECK(config.device == "cpu" || head <= kLargestCudaHead, "model.hidden_size ", config.model.hidden_size,
+        " and model.heads ", config.model.heads, " make heads of ", head, "; device cuda takes heads of up to ",
+        kLargestCudaHead, ": raise model.heads");
   CHECK(config.device == "cpu" || !config.training.bitwise_across_ranks,
         "training.bitwise_across_ranks is true, which device cuda cannot promise: NCCL has its own order of sums; set "
         "it to false, or device to cpu");

@@ -26,7 +26,6 @@ namespace itemloom {
 namespace cuda_attention {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr int kLargestHead = 128;
 
 // Blocks that a multiprocessor is to hold, which leaves a thread 128 registers, and 255 where rows are long.
 constexpr int wanted_blocks(int size) {
@@ -312,7 +311,7 @@ __global__ void __launch_bounds__(kThreads, wanted_blocks(kSize))
 template <class Arguments>
 Problem problem_of(const Arguments& args, bool fours) {
   const int64_t hidden = args.qkv.columns() / 3, head_size = hidden / args.heads;
-  CHECK(head_size <= kLargestHead, "attention on a GPU has heads of at most ", kLargestHead, " columns, not ",
+  CHECK(head_size <= kLargestCudaHead, "attention on a GPU has heads of at most ", kLargestCudaHead, " columns, not ",
         head_size, "; use more heads, or the CPU");
   constexpr int64_t kMostRows = int64_t{1} << 30;
   CHECK(args.qkv.rows() <= kMostRows, "attention of ", args.qkv.rows(), " rows at once");
@@ -340,7 +339,7 @@ void with_size(const Problem& problem, Visit visit) {
   } else if (problem.columns.count <= 64) {
     visit(std::integral_constant<int, 64>());
   } else {
-    visit(std::integral_constant<int, kLargestHead>());
+    visit(std::integral_constant<int, kLargestCudaHead>());
   }
 }
 

@@ -569,6 +569,8 @@ TEST_CASE("device cuda is refused by a program without CUDA before anything is w
   require_refused(folder, kTrain + Words{"--set", "device=cuda"}, {"device is cuda", "built without CUDA"});
   require_refused(folder, kTrain + Words{"--set", "device=cuda", "--set", "training.bitwise_across_ranks=true"},
                   {"training.bitwise_across_ranks", "device cuda"});
+  require_refused(folder, kTrain + Words{"--set", "device=cuda", "--set", "model.hidden_size=512"},
+                  {"model.heads 2", "heads of 256", "up to 128"});
 }
 #endif
 
