@@ -6,7 +6,7 @@ if ! command -v clang-format >/dev/null; then
   echo "check.sh: clang-format is missing; install it with: apt-get install clang-format" >&2
   exit 1
 fi
-git ls-files '*.h' '*.cpp' | xargs clang-format --dry-run --Werror
+git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs clang-format --dry-run --Werror
 scripts/check_includes.sh
 if command -v python3 >/dev/null; then
   python3 scripts/scaling_model.py --check
