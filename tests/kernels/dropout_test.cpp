@@ -114,6 +114,23 @@ TEST_CASE("dropout may write over its input or its residual", "[dropout][device]
   });
 }
 
+TEST_CASE("an element whose draw is the threshold is kept, and dropped by the next greater one", "[dropout][device]") {
+  test::on_every_device([](Device& device) {
+    Case fused(device, 1, 8);
+    const PhiloxBlock words = philox({0, kKey.stream, fused.row_ids[0], kKey.step}, static_cast<uint32_t>(kKey.seed),
+                                     static_cast<uint32_t>(kKey.seed >> 32));
+    for (int column = 0; column < 8; ++column) {
+      const uint32_t word = words[static_cast<size_t>(column / 2)];
+      const uint32_t draw = column % 2 == 0 ? word & 0xFFFF : word >> 16;
+      for (uint32_t above : {0, 1}) {
+        CAPTURE(column, above, cpu_kernels(), device.kind());
+        fused.forward(static_cast<float>(draw + above) / 65536, false, fused.y);
+        REQUIRE((fused.y[column] == 0) == (above == 1));
+      }
+    }
+  });
+}
+
 TEST_CASE("a probability that rounds to one drops everything", "[dropout][device]") {
   test::on_every_device([](Device& device) {
     Case fused(device, 2, 33);
