@@ -58,6 +58,8 @@ class ExchangeBuffer {
   // until now comes before what is asked for next; and what it is told from now on comes after all that was asked for.
   virtual void begin_after_device() {}
   virtual void device_continues_after() {}
+  // Returns when the work that was asked for before device_continues_after() is done.
+  virtual void wait() {}
 };
 
 class Communicator {

@@ -8,7 +8,7 @@ namespace {
 
 [[noreturn]] void refuse() {
   fail(
-      "device is cuda, but this program was built without CUDA; set device to cpu, or build it with "
+      "device is cuda, but this program was built without CUDA; take device cpu, or build it with "
       "scripts/build.sh cuda");
 }
 
@@ -30,6 +30,9 @@ void synchronize(CudaContext&) {
   refuse();
 }
 std::unique_ptr<ExchangeBuffer> make_exchange_buffer(CudaContext&, Communicator&, int64_t) {
+  refuse();
+}
+std::string gpu_id(const CudaContext&) {
   refuse();
 }
 // There is nothing to give back.

@@ -2,8 +2,9 @@
 # Installs the Debian packages that building, running and testing itemloom need. Safe to run again; installs nothing
 # that is there already. Works as root or through sudo.
 #
-# setup.sh --cuda installs what the kernels for GPUs are built with, too: where there is no CUDA toolkit (nvcc on PATH
-# or under CUDA_HOME) NVIDIA's own compiler and headers from PyPI, into build/cuda-toolkit. No GPU is needed for it.
+# setup.sh --cuda installs what the kernels for GPUs are built with, too: where there is no CUDA toolkit of 12.8 or later
+# with cuBLAS and NCCL (nvcc on PATH or under CUDA_HOME) NVIDIA's own from PyPI, into build/cuda-toolkit. No GPU is
+# needed for it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 with_cuda=false
@@ -35,10 +36,22 @@ toolkit_packages=(
   nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-runtime==13.0.96
   nvidia-cuda-cccl==13.0.85 nvidia-cublas==13.1.0.3 nvidia-nccl-cu13==2.28.9
 )
+# Whether there is an nvcc of 12.8 or later with the headers of cuBLAS and NCCL (kernels/cuda/toolkit.cmake looks alike).
+has_toolkit() {
+  local nvcc home release
+  nvcc=${CUDA_HOME:+$CUDA_HOME/bin/nvcc}
+  nvcc=$(readlink -f "$(command -v "${nvcc:-nvcc}" || command -v nvcc || echo /nonexistent)")
+  [ -x "$nvcc" ] || return 1
+  home=$(dirname "$(dirname "$nvcc")")
+  release=$("$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
+  [ "$(printf '%s\n' 12.8 "$release" | sort -V | head -n 1)" = 12.8 ] || return 1
+  [ -e "$home/include/cublasLt.h" ] || return 1
+  [ -e "$home/include/nccl.h" ] || [ -e /usr/include/nccl.h ] || [ -e /usr/local/include/nccl.h ]
+}
 needs_toolkit=false
 if $with_cuda; then
   packages+=(python3) # translates kernels for the emulation
-  if ! command -v nvcc >/dev/null && [ ! -x "${CUDA_HOME:-/nonexistent}/bin/nvcc" ] && [ ! -e "$toolkit/complete" ]; then
+  if ! has_toolkit && [ "$(cat "$toolkit/complete" 2>/dev/null)" != "${toolkit_packages[*]}" ]; then
     needs_toolkit=true
     packages+=(python3-pip)
   fi
@@ -73,5 +86,5 @@ if $needs_toolkit; then
   echo "setup.sh: installing a CUDA toolkit into $toolkit (about 1.3 GB)" >&2
   rm -rf "$toolkit"
   python3 -m pip install -q --disable-pip-version-check --no-deps --target "$toolkit" "${toolkit_packages[@]}" >&2
-  touch "$toolkit/complete"
+  echo "${toolkit_packages[*]}" >"$toolkit/complete"
 fi

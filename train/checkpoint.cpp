@@ -153,7 +153,8 @@ void check_config(const std::string& path, const CheckpointEntries& there, const
   const auto wanted = here.texts.find("config_fingerprint"), found = there.texts.find("config_fingerprint");
   if (wanted == here.texts.end()) return;
   CHECK(found != there.texts.end() && found->second == wanted->second, path,
-        " is of a run with another config (its fingerprint differs); put back a checkpoint of this run");
+        " is of a run with another config, or of another version of itemloom (its fingerprint differs); put back a "
+        "checkpoint of this run");
 }
 
 void read_tensors(const Hdf5Reader& file, const std::string& group, const std::vector<NamedTensor>& tensors) {

@@ -150,7 +150,9 @@ struct Config {
     visit.group("optimizer", optimizer, {.help = "How parameters are updated."});
     visit.group("evaluation", evaluation, {.help = "What is measured on held-out items."});
     visit.group("export", export_, {.help = "What `itemloom export` writes."});
-    visit.field("device", device, {.help = "Where to compute.", .choices = {"cpu", "cuda"}});
+    visit.field("device", device,
+                {.help = "Where to train and evaluate; what asks a finished run computes on the CPU.",
+                 .choices = {"cpu", "cuda"}});
     visit.field("precision", precision, {.help = "The numbers to compute with.", .choices = {"fp32"}});
   }
 };

@@ -1,6 +1,8 @@
 #include "train/trainer.h"
 
+#include <algorithm>
 #include <array>
+#include <bit>
 #include <chrono>
 #include <cmath>
 
@@ -144,8 +146,9 @@ void TrainingStep::fold_shard(size_t shard, size_t shards) {
 void TrainingStep::compute_shards(const StepBatch& batch, int64_t step) {
   const size_t pieces = batch.shard_ends.back();
   if (pieces > losses_.size()) {
-    losses_.resize(pieces);
-    device_losses_ = device_.allocate(static_cast<int64_t>(pieces * sizeof(double)));
+    // With room to spare: batches differ by some pieces, and a step is to allocate nothing.
+    losses_.resize(std::bit_ceil(std::max<size_t>(pieces, 64)));
+    device_losses_ = device_.allocate(static_cast<int64_t>(losses_.size() * sizeof(double)));
   }
   for (size_t shard = 0; shard < batch.shard_ends.size(); ++shard) {
     compute_shard(batch, shard, step);

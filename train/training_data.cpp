@@ -1,5 +1,8 @@
 #include "train/training_data.h"
 
+#include <algorithm>
+
+#include "core/host.h"
 #include "optim/schedule.h"
 #include "train/config_fingerprint.h"
 
@@ -54,6 +57,18 @@ void check_same_config(Communicator& communicator, const LoadedConfig& config) {
   }
   // Sums of other widths round in another way: the ranks' parameters would drift apart.
   check_same(communicator, cpu_kernels(), "kernels", "set ITEMLOOM_CPU=avx2 for all ranks");
+}
+
+void check_own_gpus(Communicator& communicator, Device& device) {
+  if (!device.cuda()) return;
+  const std::vector<std::string> gpus =
+      communicator.all_gather_text(host_name() + " has one GPU (" + cuda_backend::gpu_id(*device.cuda()) + ")");
+  for (size_t rank = 0; rank < gpus.size(); ++rank) {
+    const size_t first = static_cast<size_t>(std::find(gpus.begin(), gpus.end(), gpus[rank]) - gpus.begin());
+    if (first == rank) continue;
+    throw SharedError(join_message("device is cuda, but ", gpus[rank], " for ranks ", first, " and ", rank,
+                                   "; start at most one rank a GPU, or show more GPUs with CUDA_VISIBLE_DEVICES"));
+  }
 }
 
 void check_same_dataset(Communicator& communicator, const Dataset& dataset) {

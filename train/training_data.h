@@ -33,6 +33,7 @@ void check_plan(const Config& config, const TrainingData& data, const Communicat
 // Collectives that throw SharedError naming a rank where it differs from rank 0: the config and the kernels, the
 // dataset, or any text (`what` it is of, and what to do about it).
 void check_same_config(Communicator& communicator, const LoadedConfig& config);
+void check_own_gpus(Communicator& communicator, Device& device);  // that no two ranks have the same one
 void check_same_dataset(Communicator& communicator, const Dataset& dataset);
 void check_same(Communicator& communicator, const std::string& mine, const std::string& what,
                 const std::string& advice);

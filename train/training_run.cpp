@@ -523,6 +523,7 @@ RunOutcome train_run(const LoadedConfig& loaded, const std::string& path, bool r
   // Before anything is read or written: a GPU that is not there is soon said.
   std::optional<Device> device;
   together(communicator, [&] { device.emplace(device_kind(loaded.values.device), communicator.local_rank()); });
+  check_own_gpus(communicator, *device);
   RunStart start(loaded, folder, resume, *device, communicator);
   together(communicator, [&] {
     if (communicator.is_first()) start.begin();

@@ -54,6 +54,18 @@ void synchronize(CudaContext& context) {
   cuda_check(cudaStreamSynchronize(context.stream()), "running kernels");
 }
 
+std::string gpu_id(const CudaContext& context) {
+  cudaDeviceProp properties;
+  cuda_check(cudaGetDeviceProperties(&properties, context.ordinal()), "asking the GPU what it is");
+  std::string text;
+  for (const char byte : properties.uuid.bytes) {
+    constexpr char kDigits[] = "0123456789abcdef";
+    text += kDigits[static_cast<unsigned char>(byte) >> 4];
+    text += kDigits[byte & 15];
+  }
+  return text;
+}
+
 std::string describe() {
   int runtime = 0, driver = 0;
   cuda_check(cudaRuntimeGetVersion(&runtime), "asking for the version");
@@ -62,6 +74,11 @@ std::string describe() {
     return join_message("CUDA ", version_text(runtime), ", no driver");
   }
   std::string text = join_message("CUDA ", version_text(runtime), ", driver for ", version_text(driver));
+  int count = 0;
+  if (const cudaError_t status = cudaGetDeviceCount(&count); status != cudaSuccess) {
+    cudaGetLastError();
+    return text + ", no GPU: " + cudaGetErrorString(status);
+  }
   const std::vector<CudaGpu> gpus = cuda_gpus();
   if (gpus.empty()) return text + ", no GPU";
   for (size_t ordinal = 0; ordinal < gpus.size(); ++ordinal) {

@@ -32,6 +32,9 @@ void synchronize(CudaContext& context);
 // A collective: a buffer in the GPUs' memory that meets those of the other ranks by NCCL (core/communicator.h).
 std::unique_ptr<ExchangeBuffer> make_exchange_buffer(CudaContext& context, Communicator& communicator, int64_t floats);
 
+// The GPU's own name, which no other has.
+std::string gpu_id(const CudaContext& context);
+
 // What there is, for people: "CUDA 13.0, driver 13.0; GPU 0: NVIDIA H100, compute capability 9.0, 80 GiB" or why there
 // is nothing.
 std::string describe();

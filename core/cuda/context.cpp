@@ -22,18 +22,21 @@ int attribute(cudaDeviceAttr which, int ordinal) {
   return value;
 }
 
-void check_gpu(int ordinal) {
+// The GPU that a rank takes: the one of its number on its host, or the only one there is, which a launcher may have
+// chosen for it.
+int choose_gpu(int ordinal) {
   int gpus = 0;
   const cudaError_t status = cudaGetDeviceCount(&gpus);
   CHECK(status == cudaSuccess && gpus > 0, "device is cuda, but no GPU can be used here: ",
         status == cudaSuccess ? "the driver shows none" : cudaGetErrorString(status),
-        "; set device to cpu, or run where nvidia-smi lists a GPU");
-  CHECK(ordinal < gpus, "this rank is number ", ordinal, " of its host and wants a GPU of its own, but there ",
-        gpus == 1 ? "is 1 GPU" : "are ", gpus == 1 ? "" : join_message(gpus, " GPUs"),
-        "; start at most one rank a GPU, or show more of them with CUDA_VISIBLE_DEVICES");
+        "; take device cpu, or run where nvidia-smi lists a GPU");
+  if (gpus == 1) ordinal = 0;
+  CHECK(ordinal < gpus, "this rank is number ", ordinal, " of its host and wants a GPU of its own, but there are ",
+        gpus, " GPUs; start at most one rank a GPU, or show more of them with CUDA_VISIBLE_DEVICES");
   const int major = attribute(cudaDevAttrComputeCapabilityMajor, ordinal);
   CHECK(major >= kLeastMajor, "GPU ", ordinal, " has compute capability ", major, ".",
         attribute(cudaDevAttrComputeCapabilityMinor, ordinal), "; itemloom needs 8.0 (A100, RTX 30) or later");
+  return ordinal;
 }
 
 std::byte* allocate(int64_t bytes, const char* what) {
@@ -57,10 +60,9 @@ void cublas_check(cublasStatus_t status, const char* what) {
   CHECK(status == CUBLAS_STATUS_SUCCESS, "cuBLAS failed while ", what, ": ", cublasLtGetStatusString(status));
 }
 
-CudaContext::CudaContext(int ordinal) : ordinal_(ordinal) {
-  check_gpu(ordinal);
+CudaContext::CudaContext(int ordinal) : ordinal_(choose_gpu(ordinal)) {
   use_on_this_thread();
-  multiprocessors_ = attribute(cudaDevAttrMultiProcessorCount, ordinal);
+  multiprocessors_ = attribute(cudaDevAttrMultiProcessorCount, ordinal_);
   const char* synchronous = std::getenv("ITEMLOOM_CUDA_SYNC");
   synchronous_ = synchronous && std::strcmp(synchronous, "1") == 0;
   cuda_check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");

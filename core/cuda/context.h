@@ -25,8 +25,8 @@ struct BlasAlgorithms;
 
 class CudaContext {
  public:
-  // Makes the GPU current on the calling thread. Throws Error with one clear line when there is no driver, no GPU of
-  // this number, or one older than compute capability 8.0.
+  // Makes the GPU of this number, or the only one, current on the calling thread. Throws Error with one clear line when
+  // there is no driver, no GPU of this number, or one older than compute capability 8.0.
   explicit CudaContext(int ordinal);
   ~CudaContext();
   CudaContext(const CudaContext&) = delete;

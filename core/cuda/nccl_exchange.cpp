@@ -1,5 +1,9 @@
 #include "core/cuda/nccl_exchange.h"
 
+#include <chrono>
+#include <exception>
+#include <thread>
+
 #include "core/check.h"
 #include "core/cuda/backend.h"
 
@@ -47,10 +51,8 @@ class NcclBuffer : public PlainBuffer {
   }
 
   void begin_after_device() override { group_->wait_for_context(); }
-  void device_continues_after() override {
-    group_->check_health();
-    group_->context_waits();
-  }
+  void device_continues_after() override { group_->context_waits(); }
+  void wait() override { group_->wait(); }
 
  private:
   template <class Collective>
@@ -77,7 +79,8 @@ void nccl_check(ncclResult_t status, const char* what) {
         ncclGetLastError(nullptr), "); NCCL_DEBUG=INFO says more");
 }
 
-NcclGroup::NcclGroup(CudaContext& context, Communicator& communicator) : context_(context) {
+NcclGroup::NcclGroup(CudaContext& context, Communicator& communicator)
+    : context_(context), exceptions_(std::uncaught_exceptions()) {
   ncclUniqueId id;
   if (communicator.is_first()) nccl_check(ncclGetUniqueId(&id), "making an id");
   communicator.broadcast(&id, sizeof id);
@@ -90,14 +93,10 @@ NcclGroup::NcclGroup(CudaContext& context, Communicator& communicator) : context
 }
 
 NcclGroup::~NcclGroup() {
-  // A rank that unwinds because of an error must not wait for peers that may be gone.
-  ncclResult_t health = ncclSuccess;
-  ncclCommGetAsyncError(ranks_, &health);
-  if (health == ncclSuccess && cudaStreamQuery(stream_) == cudaSuccess) {
-    ncclCommDestroy(ranks_);
-  } else {
-    ncclCommAbort(ranks_);
-  }
+  // Ending a communicator, by an abort too, waits for the other ranks of the host. One that unwinds because of an error
+  // leaves it to the end of the process: the others may never come, and the error is still to be said.
+  if (std::uncaught_exceptions() > exceptions_) return;
+  ncclCommDestroy(ranks_);
   cudaEventDestroy(context_done_);
   cudaEventDestroy(group_done_);
   cudaStreamDestroy(stream_);
@@ -111,6 +110,17 @@ void NcclGroup::wait_for_context() {
 void NcclGroup::context_waits() {
   cuda_check(cudaEventRecord(group_done_, stream_), "marking a place in a stream");
   cuda_check(cudaStreamWaitEvent(context_.stream(), group_done_, 0), "ordering streams");
+}
+
+void NcclGroup::wait() const {
+  cudaError_t status;
+  while ((status = cudaEventQuery(group_done_)) == cudaErrorNotReady) {
+    // Else the next check of a launch would find it.
+    cudaGetLastError();
+    check_health();
+    std::this_thread::sleep_for(std::chrono::microseconds(20));
+  }
+  cuda_check(status, "exchanging gradients");
 }
 
 void NcclGroup::check_health() const {

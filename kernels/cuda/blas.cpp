@@ -43,9 +43,10 @@ using Preference = Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDes
 
 constexpr char kDescribing[] = "describing a matrix product";
 
-// The largest power of two, up to what any algorithm wants, that divides the address; 0 for nullptr.
+// The largest power of two, up to what the arena promises, that divides the address; 0 for nullptr. More would be luck,
+// and a resumed run, whose arena is filled in another way, would choose another algorithm.
 uint32_t alignment_of(const void* data) {
-  constexpr uintptr_t kMost = 256;
+  constexpr uintptr_t kMost = kAlignment;
   const uintptr_t address = reinterpret_cast<uintptr_t>(data);
   return static_cast<uint32_t>(data ? std::min(address & -address, kMost) : 0);
 }

@@ -3,7 +3,11 @@
 # with differs.
 
 set(toolkit ${CMAKE_SOURCE_DIR}/build/cuda-toolkit/nvidia)
-find_program(ITEMLOOM_NVCC nvcc HINTS ENV CUDA_HOME PATHS ${toolkit}/cu13 PATH_SUFFIXES bin)
+if(EXISTS ${CMAKE_SOURCE_DIR}/build/cuda-toolkit/complete)
+  # It is there because nothing else was good enough.
+  find_program(ITEMLOOM_NVCC nvcc PATHS ${toolkit}/cu13/bin NO_DEFAULT_PATH)
+endif()
+find_program(ITEMLOOM_NVCC nvcc HINTS ENV CUDA_HOME PATH_SUFFIXES bin)
 if(NOT ITEMLOOM_NVCC)
   message(FATAL_ERROR "ITEMLOOM_CUDA is ${ITEMLOOM_CUDA}, but there is no nvcc on PATH or under CUDA_HOME; "
                       "install a CUDA toolkit of 12.8 or later, or run scripts/setup.sh --cuda")

@@ -86,7 +86,7 @@ TEST_CASE("a GPU that is not there is refused by its number", "[device]") {
 #else
 TEST_CASE("a build without CUDA refuses a GPU and says how to get one", "[device]") {
   REQUIRE_THROWS_WITH(Device(DeviceKind::kCuda),
-                      "device is cuda, but this program was built without CUDA; set device to cpu, or build it with "
+                      "device is cuda, but this program was built without CUDA; take device cpu, or build it with "
                       "scripts/build.sh cuda");
   REQUIRE(cuda_backend::describe() == "not built");
 }

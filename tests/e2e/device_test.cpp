@@ -125,7 +125,7 @@ TEST_CASE("more ranks than GPUs are refused before anything is written", "[e2e][
           .wait();
   INFO(result.error);
   REQUIRE(result.exit_code == 1);
-  REQUIRE(result.error.find("there is 1 GPU; start at most one rank a GPU") != std::string::npos);
+  REQUIRE(result.error.find("for ranks 0 and 1; start at most one rank a GPU") != std::string::npos);
   REQUIRE_FALSE(std::filesystem::exists(folder.path("run")));
 }
 
