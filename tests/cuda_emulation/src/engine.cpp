@@ -59,7 +59,6 @@ void Engine::run(const Launch& to_run) {
   }
   for (const uint32_t number : order) run_block(number);
   close_shared_memory();
-  check_launch_ends();
   verify_canaries(to_run.kernel->name);
   launch = nullptr;
 }
@@ -84,7 +83,6 @@ void Engine::run_block(uint32_t number) {
   go_on(nullptr, pick(), false);
   current = nullptr;
   verify_shared_memory();
-  check_block_ends();
 }
 
 void Engine::start_threads() {
@@ -182,6 +180,7 @@ void Engine::yield(ThreadContext& thread) {
 }
 
 void Engine::exit(ThreadContext& thread) {
+  check_thread_settles(thread);
   thread.state = ThreadState::kExited;
   fruitless_yields = 0;
   --threads_alive;

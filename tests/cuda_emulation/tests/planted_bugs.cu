@@ -118,6 +118,17 @@ __global__ void shared_histogram(int* out) {
   if (threadIdx.x < 4) out[threadIdx.x] = counts[threadIdx.x];
 }
 
+// Reads what others still add to.
+template <bool kBug>
+__global__ void early_look(int* out) {
+  __shared__ int count;
+  if (threadIdx.x == 0) count = 0;
+  __syncthreads();
+  atomicAdd(&count, 1);
+  if (!kBug) __syncthreads();
+  out[threadIdx.x] = count;
+}
+
 template <bool kBug>
 __global__ void divergent_barrier(float* out) {
   if (!kBug || threadIdx.x < 40) __syncthreads();
@@ -252,6 +263,7 @@ bool run(const std::string& name, bool bug, const Memory& memory) {
   PICK(two_writers, <<<1, 64>>>(memory.out))
   PICK(two_blocks, <<<8, 32>>>(memory.in))
   PICK(shared_histogram, <<<1, 256>>>(reinterpret_cast<int*>(memory.out)))
+  PICK(early_look, <<<1, 64>>>(reinterpret_cast<int*>(memory.out)))
   PICK(divergent_barrier, <<<1, 64>>>(memory.out))
   PICK(early_return, <<<1, 64>>>(memory.out, 50))
   PICK(missing_syncwarp, <<<1, 32>>>(memory.out))

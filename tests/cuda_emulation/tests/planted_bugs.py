@@ -23,6 +23,7 @@ BUGS = {
     'two_writers': ('data race: write after write', 'device allocation', False),
     'two_blocks': ('data race: ', 'another block', False),
     'shared_histogram': ('data race: ', 'this block', False),
+    'early_look': ('data race: ', 'this block', False),
     'divergent_barrier': ('divergent barrier: ', 'exited', True),
     'early_return': ('divergent barrier: ', 'exited', True),
     'missing_syncwarp': ('data race: |uninitialised read: ', "shared variable '", False),
