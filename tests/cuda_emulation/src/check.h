@@ -15,6 +15,8 @@ extern const bool checking;
 enum class Access : uint8_t { kRead, kWrite, kStrongRead, kStrongWrite, kAtomic };
 
 // Reports when the access is wrong, and remembers it.
+void judge_access(ThreadContext& thread, const void* at, uint32_t bytes, Access access);
+// The same, and counts it (access_counters.h).
 void note_access(ThreadContext& thread, const void* at, uint32_t bytes, Access access);
 
 // States of a byte of shadow memory.

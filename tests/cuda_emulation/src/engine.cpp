@@ -5,6 +5,7 @@
 #include <mutex>
 #include <numeric>
 
+#include "access_counters.h"
 #include "barrier.h"
 #include "check.h"
 #include "device_library.h"
@@ -83,6 +84,7 @@ void Engine::run_block(uint32_t number) {
   go_on(nullptr, pick(), false);
   current = nullptr;
   verify_shared_memory();
+  if (counting_accesses()) count_block();
 }
 
 void Engine::start_threads() {
