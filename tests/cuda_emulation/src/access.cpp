@@ -30,7 +30,7 @@ void land(ThreadContext& thread, const PendingCopy& copy) {
     const SourceLine* const here = thread.here;
     thread.here = copy.here;
     set_in_flight(copy.target, copy.bytes, false);
-    note_access(thread, copy.target, copy.bytes, Access::kWrite);
+    judge_access(thread, copy.target, copy.bytes, Access::kWrite);  // counted where it was issued
     thread.here = here;
   }
   std::memcpy(copy.target, copy.source, copy.source_bytes);

@@ -39,12 +39,14 @@ void finish_block_barrier() {
   check_block_barrier();
 }
 
-bool is_whole_block(uint32_t count) {
-  return count == 0 || count == engine.block.warps * kWarpSize || count == engine.block.threads;
+// A numbered barrier with a count may have threads that only arrive (bar.arrive), even when it counts all.
+bool is_whole_block(uint32_t number, uint32_t count) {
+  return count == 0 || (number == 0 && count == engine.block.warps * kWarpSize);
 }
 
 // Waits for the whole block and returns how many threads brought a true predicate.
 uint32_t whole_block_barrier(ThreadContext& thread, uint32_t number, bool predicate) {
+  check_thread_settles(thread);
   thread.predicate = predicate;
   thread.waits_for = static_cast<int>(number);
   thread.mask = 0;
@@ -84,7 +86,7 @@ void release_named(uint32_t number, NamedBarrier& barrier) {
 }  // namespace
 
 void block_barrier(ThreadContext& thread, uint32_t number, uint32_t count) {
-  if (is_whole_block(count)) {
+  if (is_whole_block(number, count)) {
     whole_block_barrier(thread, number, false);
     return;
   }
@@ -102,7 +104,7 @@ void block_barrier_arrive(ThreadContext&, uint32_t number, uint32_t count) {
 }
 
 uint32_t block_barrier_popc(ThreadContext& thread, uint32_t number, uint32_t count, bool predicate) {
-  if (!is_whole_block(count)) report("barrier", "a reducing barrier of a part of the block is not emulated");
+  if (!is_whole_block(number, count)) report("barrier", "a reducing barrier of a part of the block is not emulated");
   return whole_block_barrier(thread, number, predicate);
 }
 

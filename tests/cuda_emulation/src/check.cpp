@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "device_memory.h"
+#include "access_counters.h"
 #include "engine.h"
 #include "fiber.h"
 #include "race.h"
@@ -73,7 +73,7 @@ void judge_states(const uint8_t* states, const void* at, uint32_t bytes, const K
 
 }  // namespace
 
-void note_access(ThreadContext& thread, const void* at, uint32_t bytes, Access access) {
+void judge_access(ThreadContext& thread, const void* at, uint32_t bytes, Access access) {
   const Kind kind = kind_of(access);
   const ShadowRegion* const region = shadow_region(at);
   if (!region) {
@@ -85,6 +85,13 @@ void note_access(ThreadContext& thread, const void* at, uint32_t bytes, Access a
   if (kind.writes) std::memset(states, kInitialised, bytes);
   judge_races(thread, *region, at, bytes, kind.reads, kind.writes, kind.strong);
   if (kind.strong) synchronise(thread, at, kind.reads, kind.writes);
+}
+
+void note_access(ThreadContext& thread, const void* at, uint32_t bytes, Access access) {
+  judge_access(thread, at, bytes, access);
+  if (!counting_accesses()) return;
+  const ShadowRegion* const region = shadow_region(at);
+  if (region) count_access(thread, at, bytes, kind_of(access).writes, region->is_shared);
 }
 
 }  // namespace cuda_emulation

@@ -15,6 +15,8 @@ extern const bool checking;
 enum class Access : uint8_t { kRead, kWrite, kStrongRead, kStrongWrite, kAtomic };
 
 // Reports when the access is wrong, and remembers it.
+void judge_access(ThreadContext& thread, const void* at, uint32_t bytes, Access access);
+// The same, and counts it (access_counters.h).
 void note_access(ThreadContext& thread, const void* at, uint32_t bytes, Access access);
 
 // States of a byte of shadow memory.
@@ -27,10 +29,10 @@ constexpr uint8_t kInFlight = 5;  // the target of a cp.async that has not lande
 void set_region_state(const void* at, size_t bytes, uint8_t state);
 void set_in_flight(const void* at, size_t bytes, bool in_flight);
 void check_launch_begins();
-void check_launch_ends();
 void check_block_begins();
-void check_block_ends();
 void check_block_barrier();
+// The thread comes to a barrier or its end: what was only suspected of it is now certain.
+void check_thread_settles(const ThreadContext& thread);
 void check_warp_barrier(uint32_t warp, uint32_t lanes);
 
 }  // namespace cuda_emulation

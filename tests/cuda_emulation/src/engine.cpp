@@ -5,6 +5,7 @@
 #include <mutex>
 #include <numeric>
 
+#include "access_counters.h"
 #include "barrier.h"
 #include "check.h"
 #include "device_library.h"
@@ -59,7 +60,6 @@ void Engine::run(const Launch& to_run) {
   }
   for (const uint32_t number : order) run_block(number);
   close_shared_memory();
-  check_launch_ends();
   verify_canaries(to_run.kernel->name);
   launch = nullptr;
 }
@@ -84,7 +84,7 @@ void Engine::run_block(uint32_t number) {
   go_on(nullptr, pick(), false);
   current = nullptr;
   verify_shared_memory();
-  check_block_ends();
+  if (counting_accesses()) count_block();
 }
 
 void Engine::start_threads() {
@@ -182,6 +182,7 @@ void Engine::yield(ThreadContext& thread) {
 }
 
 void Engine::exit(ThreadContext& thread) {
+  check_thread_settles(thread);
   thread.state = ThreadState::kExited;
   fruitless_yields = 0;
   --threads_alive;

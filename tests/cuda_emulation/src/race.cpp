@@ -30,6 +30,16 @@ struct Acquired {
 
 constexpr size_t kMostAcquired = 64;  // per thread; a poller of more addresses forgets the oldest
 
+// A plain read beside an atomic: wrong, unless it begins a loop of compare-and-swap, which reads plainly once and then
+// lets the swap find out. Which of the two it was shows when its thread comes to an atomic at that address, or does
+// not.
+struct Suspicion {
+  const void* at = nullptr;
+  int32_t read_line = 0, atomic_line = 0;
+  uint32_t atomic_thread = 0;
+  bool same_block = true;
+};
+
 struct Clock {
   uint32_t now = 1;
   uint32_t launch_begin = 1;
@@ -42,6 +52,8 @@ struct Clock {
   std::vector<Acquired> acquired[kMaximumThreads];
   std::vector<uint32_t> acquirers;  // threads with a non-empty list
   std::vector<Acquired> block_acquired;
+  bool released_within_block = false;  // a thread has acquired what another of this block released
+  Suspicion suspicions[kMaximumThreads];
 };
 Clock& clock_of_checks() {
   static Clock& clock = *new Clock;
@@ -116,31 +128,57 @@ struct Judgement {
   int32_t line;
 };
 
-// CAS loops begin with a plain load of device memory; a plain load next to a strong access there is let through.
-bool is_tolerated(const Judgement& access, uint16_t by, bool other_writes) {
-  const bool other_strong = by & kStrong;
-  if (access.strong && other_strong) return true;
-  if (access.region.is_shared) return false;
-  return other_writes ? other_strong && !access.writes : access.strong;
+[[noreturn]] void report_suspicion(const Suspicion& suspicion) {
+  report("data race",
+         "plain read at " + describe_address(suspicion.at) + " at " + describe_line(unpack_line(suspicion.read_line)) +
+             "; nothing orders it against the atomic by thread " + describe_thread_number(suspicion.atomic_thread) +
+             " of " + (suspicion.same_block ? "this block" : "another block") + " at " +
+             describe_line(unpack_line(suspicion.atomic_line)));
 }
 
-void judge_cell(const Judgement& access, Cell& cell, uint16_t bytes, const void* at) {
-  if (cell.writer & bytes && !is_tolerated(access, cell.writer, true) &&
-      !is_ordered(access.thread, cell.writer, cell.write_epoch, access.region.is_shared)) {
-    report_race(access.writes ? "write after write" : "read after write", at, cell, true);
+void suspect(uint32_t reader, const Suspicion& suspicion) {
+  Suspicion& held = clock_of_checks().suspicions[reader];
+  if (held.at && held.at != suspicion.at) report_suspicion(held);
+  held = suspicion;
+}
+
+void judge_against_write(const Judgement& access, const Cell& cell, const void* at, const void* begin) {
+  if (access.strong && cell.writer & kStrong) return;
+  if (is_ordered(access.thread, cell.writer, cell.write_epoch, access.region.is_shared)) return;
+  if (!access.writes && cell.writer & kStrong) {
+    suspect(access.thread.number, {begin, access.line, cell.write_line, uint32_t{cell.writer} & kThreadBits,
+                                   cell.write_epoch >= clock_of_checks().block_begin});
+    return;
   }
-  if (!access.writes) return;
-  if (cell.reader & bytes && !is_tolerated(access, cell.reader, false) &&
-      !is_ordered(access.thread, cell.reader, cell.read_epoch, access.region.is_shared)) {
-    report_race("write after read", at, cell, false);
+  report_race(access.writes ? "write after write" : "read after write", at, cell, true);
+}
+
+void judge_against_read(const Judgement& access, const Cell& cell, const void* at, const void* begin) {
+  if (access.strong && cell.reader & kStrong) return;
+  if (is_ordered(access.thread, cell.reader, cell.read_epoch, access.region.is_shared)) return;
+  const uint32_t reader = cell.reader & kThreadBits;
+  const bool may_swap_yet =
+      cell.read_epoch >= clock_of_checks().block_begin && engine.threads[reader].state != ThreadState::kExited;
+  if (access.reads && access.strong && may_swap_yet) {
+    if (reader == access.thread.number) return;  // the swap of the last reader; who else read is not known
+    suspect(reader, {begin, cell.read_line, access.line, access.thread.number, true});
+    return;
   }
+  report_race("write after read", at, cell, false);
+}
+
+// Reads are many and most stand in no order to each other: releases are asked only where the block has used some
+// itself.
+bool is_ordered_for_reading(const ThreadContext& thread, uint16_t by, uint32_t epoch) {
+  if (is_ordered_in_block(thread, by, epoch)) return true;
+  const Clock& clock = clock_of_checks();
+  return clock.released_within_block && is_released(clock.acquired[thread.number], epoch, by & kThreadBits);
 }
 
 void remember_read(const Judgement& access, Cell& cell, uint16_t bytes) {
   uint16_t reader = static_cast<uint16_t>(access.thread.number | bytes | (access.strong ? kStrong : 0));
-  // Readers that only a release orders before this one stay remembered: that asks at most for more order later.
   if (cell.reader && cell.read_epoch >= clock_of_checks().block_begin &&
-      !is_ordered_in_block(access.thread, cell.reader, cell.read_epoch)) {
+      !is_ordered_for_reading(access.thread, cell.reader, cell.read_epoch)) {
     const bool same_warp = (cell.reader & kThreadBits) / kWarpSize == access.thread.warp;
     reader |= static_cast<uint16_t>((cell.reader & (kManyLanes | kManyWarps | kBothBytes)) |
                                     (same_warp ? kManyLanes : kManyWarps));
@@ -163,15 +201,20 @@ void judge_races(const ThreadContext& thread, const ShadowRegion& region, const 
                  bool writes, bool strong) {
   const Judgement access{thread, region, reads, writes, strong, pack_line(thread.here)};
   const size_t first = region.offset(at), end = first + bytes;
+  Suspicion& held = clock_of_checks().suspicions[thread.number];
+  if (reads && writes && held.at == at) held.at = nullptr;  // the swap that the read began
   for (size_t cell_index = first / 2; cell_index * 2 < end; ++cell_index) {
     Cell& cell = region.cells[cell_index];
     uint16_t touched = 0;
     if (cell_index * 2 >= first) touched |= kLowByte;
     if (cell_index * 2 + 1 < end) touched |= kHighByte;
-    judge_cell(access, cell, touched, region.begin + std::max(first, cell_index * 2));
+    const void* const place = region.begin + std::max(first, cell_index * 2);
+    if (cell.writer & touched) judge_against_write(access, cell, place, at);
+    if (writes && cell.reader & touched) judge_against_read(access, cell, place, at);
     if (writes) {
       remember_write(access, cell, touched);
-      if (strong) cell.reader = 0;  // it was ordered against the readers, and now stands for them
+      cell.reader &= static_cast<uint16_t>(~touched);  // the write comes after these reads and now stands for them
+      if (!(cell.reader & kBothBytes)) cell.reader = 0;
     } else {
       remember_read(access, cell, touched);
     }
@@ -186,6 +229,7 @@ void synchronise(const ThreadContext& thread, const void* at, bool acquires, boo
     std::vector<Acquired>& acquired = clock.acquired[thread.number];
     if (acquired.empty()) clock.acquirers.push_back(thread.number);
     const ReleaseLog* const log = found->second.get();
+    clock.released_within_block |= log->back().block_begin == clock.block_begin;
     const auto known = std::find_if(acquired.begin(), acquired.end(), [=](const Acquired& a) { return a.log == log; });
     if (known != acquired.end()) {
       known->count = log->size();
@@ -213,8 +257,6 @@ void check_launch_begins() {
   clock.releases.clear();
 }
 
-void check_launch_ends() {}
-
 void check_block_begins() {
   if (!checking) return;
   Clock& clock = clock_of_checks();
@@ -226,9 +268,9 @@ void check_block_begins() {
   for (const uint32_t thread : clock.acquirers) clock.acquired[thread].clear();
   clock.acquirers.clear();
   clock.block_acquired.clear();
+  clock.released_within_block = false;
+  for (Suspicion& suspicion : clock.suspicions) suspicion.at = nullptr;
 }
-
-void check_block_ends() {}
 
 void check_block_barrier() {
   if (!checking) return;
@@ -247,6 +289,12 @@ void check_block_barrier() {
     clock.acquired[thread].clear();
   }
   clock.acquirers.clear();
+}
+
+void check_thread_settles(const ThreadContext& thread) {
+  if (!checking) return;
+  const Suspicion& held = clock_of_checks().suspicions[thread.number];
+  if (held.at) report_suspicion(held);
 }
 
 void check_warp_barrier(uint32_t warp, uint32_t lanes) {

@@ -23,6 +23,7 @@ Settings read_settings() {
   result.device_bytes = static_cast<size_t>(number_from_environment("CUDA_EMULATION_DEVICE_MB", 4096)) << 20;
   result.devices = static_cast<int>(number_from_environment("CUDA_EMULATION_DEVICES", 1));
   if (const char* file = std::getenv("CUDA_EMULATION_COUNTERS")) result.counters = file;
+  if (!result.counters.empty()) result.check = true;  // only the checks see every access
   return result;
 }
 

@@ -9,29 +9,9 @@
 #include <numeric>
 #include <vector>
 
-#include "require.h"
+#include "on_device.h"
 
 namespace {
-
-template <class T>
-class OnDevice {
- public:
-  explicit OnDevice(const std::vector<T>& values) : count_(values.size()) {
-    REQUIRE_CUDA(cudaMalloc(&data_, std::max<size_t>(1, count_) * sizeof(T)));
-    REQUIRE_CUDA(cudaMemcpy(data_, values.data(), count_ * sizeof(T), cudaMemcpyHostToDevice));
-  }
-  ~OnDevice() { (void)cudaFree(data_); }
-  T* data() { return data_; }
-  std::vector<T> values() const {
-    std::vector<T> result(count_);
-    REQUIRE_CUDA(cudaMemcpy(result.data(), data_, count_ * sizeof(T), cudaMemcpyDeviceToHost));
-    return result;
-  }
-
- private:
-  T* data_ = nullptr;
-  size_t count_;
-};
 
 uint32_t hashed(uint32_t k) {
   k *= 2654435761u;

@@ -3,6 +3,7 @@
 // planted_bugs.py runs them and knows what the emulation must say.
 #include <cuda_runtime.h>
 
+#include <cassert>
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -118,6 +119,17 @@ __global__ void shared_histogram(int* out) {
   if (threadIdx.x < 4) out[threadIdx.x] = counts[threadIdx.x];
 }
 
+// Reads what others still add to.
+template <bool kBug>
+__global__ void early_look(int* out) {
+  __shared__ int count;
+  if (threadIdx.x == 0) count = 0;
+  __syncthreads();
+  atomicAdd(&count, 1);
+  if (!kBug) __syncthreads();
+  out[threadIdx.x] = count;
+}
+
 template <bool kBug>
 __global__ void divergent_barrier(float* out) {
   if (!kBug || threadIdx.x < 40) __syncthreads();
@@ -170,6 +182,40 @@ __global__ void last_block(float* partial, unsigned* counter, float* out) {
   float sum = 0.0f;
   for (unsigned k = threadIdx.x; k < gridDim.x * blockDim.x; k += blockDim.x) sum += partial[k];
   out[threadIdx.x] = sum;
+}
+
+template <bool kBug>
+__global__ void trap(float* out) {
+  if (kBug && threadIdx.x == 3) __trap();
+  out[threadIdx.x] = 1.0f;
+}
+
+template <bool kBug>
+__global__ void assertion(float* out) {
+  assert(threadIdx.x < (kBug ? 31 : 32));
+  out[threadIdx.x] = 1.0f;
+}
+
+// 16 bytes too deep into shared memory: inside the window, and outside every variable.
+template <bool kBug>
+__global__ void shared_overrun(float* out) {
+  __shared__ float first[32], second[32];
+  first[threadIdx.x + (kBug ? 4 : 0)] = 1.0f;
+  second[threadIdx.x] = 2.0f;
+  __syncthreads();
+  out[threadIdx.x] = first[31 - threadIdx.x] + second[31 - threadIdx.x];
+}
+
+// Writes where an asynchronous copy is under way.
+template <bool kBug>
+__global__ void async_overwrite(const float* in, float* out) {
+  __shared__ __align__(16) float values[32];
+  const unsigned target = static_cast<unsigned>(__cvta_generic_to_shared(values + threadIdx.x));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(target), "l"(in + threadIdx.x) : "memory");
+  if (!kBug) asm volatile("cp.async.wait_all;" ::: "memory");
+  values[threadIdx.x] = 3.0f;
+  asm volatile("cp.async.wait_all;" ::: "memory");
+  out[threadIdx.x] = values[threadIdx.x];
 }
 
 __global__ void scale(float* values, float factor) {
@@ -252,10 +298,15 @@ bool run(const std::string& name, bool bug, const Memory& memory) {
   PICK(two_writers, <<<1, 64>>>(memory.out))
   PICK(two_blocks, <<<8, 32>>>(memory.in))
   PICK(shared_histogram, <<<1, 256>>>(reinterpret_cast<int*>(memory.out)))
+  PICK(early_look, <<<1, 64>>>(reinterpret_cast<int*>(memory.out)))
   PICK(divergent_barrier, <<<1, 64>>>(memory.out))
   PICK(early_return, <<<1, 64>>>(memory.out, 50))
   PICK(missing_syncwarp, <<<1, 32>>>(memory.out))
   PICK(partial_syncwarp, <<<1, 32>>>(memory.out))
+  PICK(trap, <<<1, 32>>>(memory.out))
+  PICK(assertion, <<<1, 32>>>(memory.out))
+  PICK(shared_overrun, <<<1, 32>>>(memory.out))
+  PICK(async_overwrite, <<<1, 32>>>(memory.in, memory.out))
   PICK(dynamic_shared, <<<1, 64, bug ? 256 : 260>>>(memory.out))
   if (name == "host_pointer") return host_pointer(memory, bug), true;
   if (name == "use_after_free") return use_after_free(memory, bug), true;

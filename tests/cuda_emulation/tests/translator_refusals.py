@@ -6,7 +6,11 @@ import subprocess
 import sys
 import tempfile
 
-TRANSLATOR = pathlib.Path(__file__).parent.parent / 'translate' / 'ptx_to_cpp.py'
+TRANSLATE = pathlib.Path(__file__).parent.parent / 'translate'
+sys.path.insert(0, str(TRANSLATE))
+
+from module_translator import ModuleTranslator  # noqa: E402
+from ptx_parser import Refused, parse_module  # noqa: E402
 
 # instruction: words that the refusal must hold
 REFUSED = {
@@ -42,27 +46,35 @@ ret;
 '''
 
 
-def translate(folder, text):
-    source, target = folder / 'in.ptx', folder / 'out.cpp'
-    source.write_text(text)
-    target.unlink(missing_ok=True)
-    result = subprocess.run([sys.executable, TRANSLATOR, source, target, 'stem'], capture_output=True, text=True)
-    return result.returncode, result.stderr, target.exists()
+def refusal(text):
+    """(words, PTX line) of the refusal, or None."""
+    try:
+        ModuleTranslator(parse_module(text), 'stem').translate()
+    except Refused as refused:
+        return str(refused), refused.line
+    return None
+
+
+def program_problems():
+    """What the program does with a refusal: one line that names the file, a failing status, no output."""
+    with tempfile.TemporaryDirectory() as name:
+        source, target = pathlib.Path(name) / 'in.ptx', pathlib.Path(name) / 'out.cpp'
+        source.write_text(TEMPLATE.format(instruction='tex.frobnicate;'))
+        result = subprocess.run([sys.executable, TRANSLATE / 'ptx_to_cpp.py', source, target, 'stem'],
+                                capture_output=True, text=True)
+        if result.returncode == 0 or target.exists() or f'{source}:9: opcode' not in result.stderr:
+            yield f'the program answers {result.returncode}: {result.stderr}'
 
 
 def main():
-    problems = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        code, error, written = translate(folder, TEMPLATE.format(instruction='add.u32 %r1, %r1, %r1;'))
-        if code != 0 or not written:
-            problems.append(f'the template itself is refused: {error}')
-        for instruction, words in REFUSED.items():
-            code, error, written = translate(folder, TEMPLATE.format(instruction=instruction))
-            wanted = words + ['somewhere/kernels.cu:42', 'in.ptx:9']
-            missing = [word for word in wanted if word not in error]
-            if code == 0 or written or missing:
-                problems.append(f'{instruction} -> code {code}, lacks {missing}: {error.strip()}')
+    problems = list(program_problems())
+    if refusal(TEMPLATE.format(instruction='add.u32 %r1, %r1, %r1;')) is not None:
+        problems.append('the template itself is refused')
+    for instruction, words in REFUSED.items():
+        answer, line = refusal(TEMPLATE.format(instruction=instruction)) or ('nothing', 0)
+        missing = [word for word in words + ['somewhere/kernels.cu:42'] if word not in answer]
+        if missing or line != 9:
+            problems.append(f'{instruction} -> line {line}, lacks {missing}: {answer}')
     print('\n'.join(problems + [f'{len(REFUSED)} refusals, {len(problems)} problems']))
     sys.exit(bool(problems))
 

@@ -50,9 +50,12 @@ def opcodes():
     return sorted(_TABLE)
 
 
+def all_modifiers(opcode):
+    return {choice for slots, _ in _TABLE[opcode] for _, choices, _ in slots for choice in choices}
+
+
 def _unknown_modifiers(opcode, modifiers):
-    known = {choice for slots, _ in _TABLE[opcode] for _, choices, _ in slots for choice in choices}
-    return [modifier for modifier in modifiers if modifier not in known]
+    return [modifier for modifier in modifiers if modifier not in all_modifiers(opcode)]
 
 
 def find_emitter(statement):

@@ -26,8 +26,8 @@ def saturated_sum(f, i):
     return f.write(i[0], 's32', f'saturate<int32_t>((int64_t){a} {SYMBOL[i.opcode]} (int64_t){b})')
 
 
-@instruction('add sub', 'cc type=u32|s32|u64|s64|b32|b64')
-@instruction('addc subc', '?cc type=u32|s32|u64|s64|b32|b64')
+@instruction('add sub', 'cc type=u32|s32|u64|s64')
+@instruction('addc subc', '?cc type=u32|s32|u64|s64')
 def sum_with_carry(f, i):
     a, b = _unsigned(f, i, 2)
     carry_in = 'thread.carry' if i.opcode in ('addc', 'subc') else 'false'

@@ -31,7 +31,6 @@ def trap(f, i):
     return f'{f.here()}device_trap(thread);'
 
 
-@instruction('brkpt', '')
 @instruction('griddepcontrol', 'action=launch_dependents|wait')
 def no_effect(f, i):
     return ';'
