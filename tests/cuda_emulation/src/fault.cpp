@@ -48,7 +48,6 @@ struct SignalStack {
 }  // namespace
 
 void watch_faults() {
-#ifndef __SANITIZE_ADDRESS__  // ASan reports with more
   thread_local SignalStack stack;
   static const bool installed = [] {
     struct sigaction action {};
@@ -59,7 +58,6 @@ void watch_faults() {
     return true;
   }();
   (void)installed;
-#endif
 }
 
 }  // namespace cuda_emulation

@@ -21,6 +21,9 @@
 extern "C" void cuda_emulation_switch(void** save, void* load);
 extern "C" void cuda_emulation_fiber_entry();
 extern "C" void cuda_emulation_fiber_main() {
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+#endif
   cuda_emulation::fiber_main();
 }
 asm(R"(

@@ -4,7 +4,7 @@ import re
 
 from instruction_table import find_emitter
 from operands import Operands, Scopes
-from ptx_parser import Refused, TYPE_BYTES
+from ptx_parser import Refused
 
 
 class Instruction:
@@ -195,7 +195,3 @@ def parameter_layout(function):
         layout.append((offset, parameter.bytes))
         offset += parameter.bytes
     return layout
-
-
-def element_bytes(variable):
-    return TYPE_BYTES[variable.type]

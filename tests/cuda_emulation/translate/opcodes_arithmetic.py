@@ -66,7 +66,8 @@ def multiply_add(f, i):
     a, b = (f.read(i[k], i.type) for k in (1, 2))
     wide = WIDE[i.type]
     c = f.read(i[3], unsigned_of(i.type))
-    return f.write(i[0], i.type, f'({unsigned})(({unsigned})((({wide}){a} * ({wide}){b}) >> {8 * TYPE_BYTES[i.type]}) + {c})')
+    high = f'({unsigned})((({wide}){a} * ({wide}){b}) >> {8 * TYPE_BYTES[i.type]})'
+    return f.write(i[0], i.type, f'({unsigned})({high} + {c})')
 
 
 @instruction('mad', 'half=lo|hi cc type=u32|s32|u64|s64')
@@ -277,11 +278,10 @@ def set_predicate(f, i):
     targets = i[0].split('|')
     if len(targets) == 1:
         return f.write(targets[0], 'pred', expression + third)
-    first = f.write(targets[0], 'pred', 'comparison' + third)
-    second = f.write(targets[1], 'pred', '!comparison' + third)
-    # Both targets may also be the third operand: the second is worked out before the first is written.
-    return f'{{ const bool comparison = {expression}; const bool opposite = !comparison{third}; {first} ' \
-           f'{f.write(targets[1], "pred", "opposite") if second else ""} }}'
+    # Both targets may also be the third operand: both values are worked out before either is written.
+    writes = f.write(targets[0], 'pred', 'result') + ' ' + f.write(targets[1], 'pred', 'opposite')
+    return f'{{ const bool comparison = {expression}, result = comparison{third}, opposite = !comparison{third}; ' \
+           f'{writes} }}'
 
 
 @instruction('set', f'compare={INTEGER_COMPARISONS} ?boolean=and|or|xor result=u32|s32|f32 type={INTEGERS}',
@@ -300,8 +300,8 @@ def select(f, i):
     return f.write(i[0], i.type, f'{f.read(i[3], "pred")} ? {a} : {b}')
 
 
-@instruction('slct', f'type={BITS}|{INTEGERS}|f32|f64 condition=s32', f'ftz type={BITS}|{INTEGERS}|f32|f64 condition=f32',
-             f'type={BITS}|{INTEGERS}|f32|f64 condition=f32')
+@instruction('slct', f'type={BITS}|{INTEGERS}|f32|f64 condition=s32',
+             f'?ftz type={BITS}|{INTEGERS}|f32|f64 condition=f32')
 def select_by_sign(f, i):
     a, b, c = f.read(i[1], i.type), f.read(i[2], i.type), f.read(i[3], i.get('condition'))
     zero = f'flush({c})' if i.get('ftz') else c

@@ -1,7 +1,7 @@
 """Floating-point arithmetic and conversions."""
 
 from instruction_table import instruction
-from operands import CPP_TYPE, FLOATS, INTEGERS
+from operands import CPP_TYPE
 from ptx_parser import TYPE_BYTES, Refused
 
 ROUND = 'rn|rz|rm|rp'
@@ -127,7 +127,8 @@ def half_arithmetic(f, i):
     lanes = 2 if i.type.endswith('x2') else 1
     arguments = ', '.join(f.read(operand, raw) for operand in i.operands[1:])
     saturate = ', true' if i.get('sat') else ''
-    return f.write(i[0], raw, f'half_apply<{HALF_CLASS[i.type]}, {lanes}, HalfOp::k_{operation}{saturate}>({arguments})')
+    choice = f'{HALF_CLASS[i.type]}, {lanes}, HalfOp::k_{operation}{saturate}'
+    return f.write(i[0], raw, f'half_apply<{choice}>({arguments})')
 
 
 # ---- Conversions ----

@@ -6,7 +6,7 @@ from ptx_parser import TYPE_BYTES, Refused, vector_elements
 
 SPACE = 'global|shared|local|const|param|shared::cta|param::entry|param::func'
 STORED = 'global|shared|local|param|shared::cta|param::func'
-ANY_TYPE = 'b8|b16|b32|b64|u8|u16|u32|u64|s8|s16|s32|s64|f32|f64'
+DATA = '?vector=v2|v4|v8 type=b8|b16|b32|b64|u8|u16|u32|u64|s8|s16|s32|s64|f32|f64'
 EVICTION = ('?l1=L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate '
             '?l2=L2::evict_normal|L2::evict_first|L2::evict_last ?prefetch=L2::64B|L2::128B|L2::256B')
 SCOPE = 'cta|cluster|gpu|sys'
@@ -26,9 +26,9 @@ def _access(f, i, noted, address, bytes_, strong):
     return f'{f.here() if noted else ""}{{ unsigned char* const at = {address}; {note} '
 
 
-@instruction('ld', f'?order=weak|volatile ?space={SPACE} ?cache=ca|cg|cs|lu|cv {EVICTION} ?vector=v2|v4|v8 type={ANY_TYPE}',
-             f'order=relaxed|acquire scope={SCOPE} ?space={SPACE} {EVICTION} ?vector=v2|v4|v8 type={ANY_TYPE}',
-             f'space=global ?cache=ca|cg|cs nc {EVICTION} ?vector=v2|v4|v8 type={ANY_TYPE}')
+@instruction('ld', f'?order=weak|volatile ?space={SPACE} ?cache=ca|cg|cs|lu|cv {EVICTION} {DATA}',
+             f'order=relaxed|acquire scope={SCOPE} ?space={SPACE} {EVICTION} {DATA}',
+             f'space=global ?cache=ca|cg|cs nc {EVICTION} {DATA}')
 def load(f, i):
     space, type_ = _space(i), i.type
     targets = vector_elements(i[0])
@@ -48,8 +48,8 @@ def load(f, i):
     return opening + ' '.join(parts) + ' }'
 
 
-@instruction('st', f'?order=weak|volatile ?space={STORED} ?cache=wb|cg|cs|wt {EVICTION} ?vector=v2|v4|v8 type={ANY_TYPE}',
-             f'order=relaxed|release scope={SCOPE} ?space={STORED} {EVICTION} ?vector=v2|v4|v8 type={ANY_TYPE}')
+@instruction('st', f'?order=weak|volatile ?space={STORED} ?cache=wb|cg|cs|wt {EVICTION} {DATA}',
+             f'order=relaxed|release scope={SCOPE} ?space={STORED} {EVICTION} {DATA}')
 def store(f, i):
     space, bytes_ = _space(i), TYPE_BYTES[i.type]
     sources = vector_elements(i[1])
