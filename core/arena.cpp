@@ -14,7 +14,7 @@ Arena::Arena(DeviceKind kind, int64_t chunk_bytes)
     : device_{.kind = kind, .chunk_bytes = chunk_bytes}, host_{.kind = DeviceKind::kCpu, .chunk_bytes = kHostChunk} {}
 
 std::byte* Arena::Chunks::take(int64_t bytes) {
-  bytes = (std::max<int64_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
+  bytes = round_up(std::max<int64_t>(bytes, 1), kAlignment);
   while (block < blocks.size() && offset + bytes > blocks[block].bytes()) {
     ++block;
     offset = 0;

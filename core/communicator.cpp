@@ -40,23 +40,11 @@ void sum_all(const Number* const* sources, int count, int64_t size, Number* out)
   }
 }
 
-class SelfBuffer : public ExchangeBuffer {
- public:
-  explicit SelfBuffer(int64_t floats) : block_(floats * static_cast<int64_t>(sizeof(float))), floats_(floats) {}
-  Vector<float> values() const override { return Vector<float>(reinterpret_cast<float*>(block_.data()), floats_); }
-  void reduce_scatter_sum(FlatRange) override {}
-  void all_gather(FlatRange) override {}
-
- private:
-  HostBlock block_;
-  int64_t floats_;
-};
-
 class SelfCommunicator : public Communicator {
  public:
   SelfCommunicator() : Communicator(0, 1) {}
   std::unique_ptr<ExchangeBuffer> make_exchange_buffer(int64_t floats) override {
-    return std::make_unique<SelfBuffer>(floats);
+    return std::make_unique<OwnBuffer>(DeviceKind::kCpu, floats);
   }
   std::string transport() const override { return "one process"; }
 
@@ -132,6 +120,14 @@ std::vector<std::string> Communicator::all_gather_text(const std::string& mine) 
 
 std::unique_ptr<Communicator> make_self_communicator() {
   return std::make_unique<SelfCommunicator>();
+}
+
+std::optional<Disagreement> find_disagreement(Communicator& communicator, const std::string& mine) {
+  const std::vector<std::string> all = communicator.all_gather_text(mine);
+  for (size_t rank = 1; rank < all.size(); ++rank) {
+    if (all[rank] != all.front()) return Disagreement{static_cast<int>(rank), all.front(), all[rank]};
+  }
+  return std::nullopt;
 }
 
 void together(Communicator& communicator, FunctionRef<void()> body) {

@@ -8,10 +8,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "core/memory.h"
+#include "core/device.h"
 #include "core/parallel.h"
 #include "core/rank_status.h"
 #include "core/view.h"
@@ -60,6 +61,21 @@ class ExchangeBuffer {
   virtual void device_continues_after() {}
   // Returns when the work that was asked for before device_continues_after() is done.
   virtual void wait() {}
+};
+
+// The buffer of a rank alone, which meets nobody.
+class OwnBuffer : public ExchangeBuffer {
+ public:
+  OwnBuffer(DeviceKind kind, int64_t floats)
+      : block_(kind, floats * static_cast<int64_t>(sizeof(float))), floats_(floats) {}
+
+  Vector<float> values() const override { return block_.as<float>(floats_); }
+  void reduce_scatter_sum(FlatRange) override {}
+  void all_gather(FlatRange) override {}
+
+ private:
+  DeviceBlock block_;
+  int64_t floats_;
 };
 
 class Communicator {
@@ -114,6 +130,13 @@ class Communicator {
 
 // One process on its own.
 std::unique_ptr<Communicator> make_self_communicator();
+
+// The lowest rank whose text is another than rank 0's, where there is one, with both texts. A collective.
+struct Disagreement {
+  int rank;
+  std::string first, other;
+};
+std::optional<Disagreement> find_disagreement(Communicator& communicator, const std::string& mine);
 
 // What together() throws: the same on every rank, so that one of them can say it and all can end in order.
 class SharedError : public Error {

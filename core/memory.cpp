@@ -14,10 +14,6 @@ namespace {
 
 constexpr int64_t kHugePage = int64_t{2} << 20;
 
-int64_t round_up(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
 }  // namespace
 
 HostBlock::HostBlock(int64_t bytes) : bytes_(round_up(std::max<int64_t>(bytes, 1), 4096)) {

@@ -12,6 +12,11 @@ namespace itemloom {
 // Every piece handed out starts on a cache line, which is also the widest vector.
 inline constexpr int64_t kAlignment = 64;
 
+// The least multiple that is not below the value.
+constexpr int64_t round_up(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
 // A zeroed, page-aligned block, released at the end of its life. Throws Error naming the size when memory is out.
 class HostBlock {
  public:

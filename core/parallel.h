@@ -47,7 +47,7 @@ void parallel_for(int64_t count, FunctionRef<void(int64_t)> body);
 void parallel_for_with_thread(int64_t count, FunctionRef<void(int64_t task, int thread)> body);
 
 // The number of blocks of `size` that cover `total`.
-inline int64_t block_count(int64_t total, int64_t size) {
+constexpr int64_t block_count(int64_t total, int64_t size) {
   return (total + size - 1) / size;
 }
 

@@ -3,6 +3,7 @@
 #include <atomic>
 
 namespace itemloom {
+
 Tensor Tape::matrix(int64_t rows, int64_t columns) {
   float* value = arena_.take<float>(rows * columns);
   Gradient* gradient = training() ? new (arena_.take_host<Gradient>(1)) Gradient : nullptr;
@@ -20,8 +21,6 @@ float* Tape::gradient_data(const Tensor& tensor) {
     FreePiece* piece = *link;
     *link = piece->next;
     gradient->data = piece->data;
-    piece->next = unused_;
-    unused_ = piece;
   } else {
     gradient->data = arena_.take<float>(tensor.size());
   }
@@ -30,10 +29,7 @@ float* Tape::gradient_data(const Tensor& tensor) {
 }
 
 void Tape::release(Gradient* gradient, int64_t bytes) {
-  FreePiece* piece = unused_ ? unused_ : new (arena_.take_host<FreePiece>(1)) FreePiece;
-  if (unused_) unused_ = piece->next;
-  *piece = {gradient->data, bytes, free_};
-  free_ = piece;
+  free_ = new (arena_.take_host<FreePiece>(1)) FreePiece{gradient->data, bytes, free_};
   gradient->data = nullptr;
 }
 

@@ -130,8 +130,7 @@ class Tape {
   uint32_t stream_ = 0;
   Entry* last_ = nullptr;
   FirstUse* loss_first_uses_ = nullptr;
-  FreePiece* free_ = nullptr;    // pieces to be had
-  FreePiece* unused_ = nullptr;  // entries of that list which hold none
+  FreePiece* free_ = nullptr;
 };
 
 }  // namespace itemloom

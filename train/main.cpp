@@ -56,11 +56,9 @@ bool works_in_ranks(const std::string& verb) {
 
 // A collective: `what` says what this rank is about to do. Ranks that differ would wait for each other's collectives.
 void check_same_start(itemloom::Communicator& communicator, const std::string& what) {
-  const std::vector<std::string> all = communicator.all_gather_text(what);
-  for (size_t rank = 1; rank < all.size(); ++rank) {
-    if (all[rank] == all.front()) continue;
-    throw itemloom::SharedError(itemloom::join_message(
-        "give all ranks the same verb and options; rank 0: ", all.front(), "; rank ", rank, ": ", all[rank]));
+  if (const auto differs = itemloom::find_disagreement(communicator, what)) {
+    throw itemloom::SharedError(itemloom::join_message("give all ranks the same verb and options; rank 0: ",
+                                                       differs->first, "; rank ", differs->rank, ": ", differs->other));
   }
 }
 

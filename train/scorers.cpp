@@ -44,15 +44,16 @@ bool closer(const Neighbor& a, const Neighbor& b) {
 ModelScorer::ModelScorer(Device& device, const Bert4Rec& model, int64_t max_length)
     : device_(device), model_(model), max_length_(max_length), arena_(device.kind()) {}
 
-void ModelScorer::encode_on_device(std::span<const History> histories) {
-  const int64_t size = model_.output_table().columns();
-  make_room(device_, hidden_, static_cast<int64_t>(histories.size()) * size);
-  float* target = reinterpret_cast<float*>(hidden_.data());
+Matrix<const float> ModelScorer::encode(std::span<const History> histories) {
+  const int64_t rows = static_cast<int64_t>(histories.size()), size = model_.output_table().columns();
+  make_room(device_, hidden_, rows * size);
+  const Matrix<float> hidden(hidden_.as<float>(rows * size).data(), rows, size);
+  float* target = hidden.data();
   for (size_t next = 0; next < histories.size();) {
     batch_.clear();
     while (next < histories.size()) {
-      const int64_t rows = std::min(histories[next].size(), max_length_ - 1) + 1;
-      if (batch_.rows() > 0 && batch_.rows() + rows > kPieceRows) break;
+      const int64_t length = std::min(histories[next].size(), max_length_ - 1) + 1;
+      if (batch_.rows() > 0 && batch_.rows() + length > kPieceRows) break;
       batch_.append_history(histories[next++], model_.mask_id(), max_length_);
     }
     arena_.reset();
@@ -61,26 +62,16 @@ void ModelScorer::encode_on_device(std::span<const History> histories) {
     device_.copy_within(encoded.data(), target, encoded.size());
     target += encoded.size();
   }
-}
-
-Matrix<const float> ModelScorer::encode(std::span<const History> histories) {
-  const int64_t size = model_.output_table().columns();
-  encode_on_device(histories);
-  host_hidden_.resize(histories.size() * static_cast<size_t>(size));
-  device_.copy_to_host(reinterpret_cast<const float*>(hidden_.data()), host_hidden_.data(),
-                       static_cast<int64_t>(host_hidden_.size()));
-  return Matrix<const float>(host_hidden_.data(), histories.size(), size);
+  return hidden;
 }
 
 void ModelScorer::score(std::span<const History> histories, Matrix<float> scores) {
   check_shape(*this, histories, scores);
-  encode_on_device(histories);
   const bool on_host = device_.kind() == DeviceKind::kCpu;
   if (!on_host) make_room(device_, scores_, scores.size());
-  const Matrix<float> product(on_host ? scores.data() : reinterpret_cast<float*>(scores_.data()), scores.rows(),
+  const Matrix<float> product(on_host ? scores.data() : scores_.as<float>(scores.size()).data(), scores.rows(),
                               scores.columns());
-  run(device_, Gemm{.a = Matrix<const float>(reinterpret_cast<float*>(hidden_.data()), histories.size(),
-                                             model_.output_table().columns()),
+  run(device_, Gemm{.a = encode(histories),
                     .transpose_a = false,
                     .b = model_.output_table(),
                     .transpose_b = true,

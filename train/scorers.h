@@ -36,21 +36,17 @@ class ModelScorer : public Scorer {
   int64_t items() const override { return model_.items(); }
   void score(std::span<const History> histories, Matrix<float> scores) override;
 
-  // The head's output for each history, (histories, C): what score() multiplies with the output table. Valid until the
-  // next call. In host memory.
+  // The head's output for each history, (histories, C): what score() multiplies with the output table. In the memory of
+  // the device, valid until the next call.
   Matrix<const float> encode(std::span<const History> histories);
 
  private:
   Device& device_;
   const Bert4Rec& model_;
   int64_t max_length_;
-  // To the device's hidden_.
-  void encode_on_device(std::span<const History> histories);
-
   Arena arena_;
   PackedBatch batch_;
   DeviceBlock hidden_, scores_;
-  std::vector<float> host_hidden_;
 };
 
 // How often an item was bought, whoever asks.

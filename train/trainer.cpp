@@ -73,6 +73,9 @@ ModelInstance::ModelInstance(Device& device, const ModelConfig& config, int64_t 
 }
 
 MaskedBatch model_input(Tape& tape, const PackedBatch& batch) {
+  // Here, because no op can read them where they go.
+  CHECK(!batch.sequence_offsets.empty() && batch.sequence_offsets.back() == batch.rows(),
+        "the sequences of a batch do not end with its ", batch.rows(), " rows");
   return MaskedBatch{.items = tape.on_device(batch.items),
                      .positions = tape.on_device(batch.positions),
                      .sequence_offsets = tape.on_device(batch.sequence_offsets),

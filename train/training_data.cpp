@@ -48,12 +48,10 @@ void check_plan(const Config& config, const TrainingData& data, const Communicat
 }
 
 void check_same_config(Communicator& communicator, const LoadedConfig& config) {
-  const std::vector<std::string> configs = communicator.all_gather_text(common_text(config.values));
-  for (size_t rank = 1; rank < configs.size(); ++rank) {
-    const std::string difference = first_difference(configs.front(), configs[rank]);
-    if (difference.empty()) continue;
-    throw SharedError(join_message("rank ", rank, " has another config than rank 0: ", difference,
-                                   "; give all ranks the same config file and settings"));
+  if (const auto differs = find_disagreement(communicator, common_text(config.values))) {
+    throw SharedError(join_message(
+        "rank ", differs->rank, " has another config than rank 0: ", first_difference(differs->first, differs->other),
+        "; give all ranks the same config file and settings"));
   }
   // Sums of other widths round in another way: the ranks' parameters would drift apart.
   check_same(communicator, cpu_kernels(), "kernels", "set ITEMLOOM_CPU=avx2 for all ranks");
@@ -78,11 +76,10 @@ void check_same_dataset(Communicator& communicator, const Dataset& dataset) {
 void check_same(Communicator& communicator, const std::string& mine, const std::string& what,
                 const std::string& advice) {
   constexpr size_t kShown = 20;  // of a hash, its name and twelve digits
-  const std::vector<std::string> all = communicator.all_gather_text(mine);
-  for (size_t rank = 1; rank < all.size(); ++rank) {
-    if (all[rank] == all.front()) continue;
-    throw SharedError(join_message("rank ", rank, " has another ", what, " than rank 0 (", all[rank].substr(0, kShown),
-                                   " there, ", all.front().substr(0, kShown), " on rank 0); ", advice));
+  if (const auto differs = find_disagreement(communicator, mine)) {
+    throw SharedError(join_message("rank ", differs->rank, " has another ", what, " than rank 0 (",
+                                   differs->other.substr(0, kShown), " there, ", differs->first.substr(0, kShown),
+                                   " on rank 0); ", advice));
   }
 }
 

@@ -13,6 +13,12 @@ std::string version_text(int version) {
   return join_message(version / 1000, ".", version % 1000 / 10);
 }
 
+cudaDeviceProp properties_of(int ordinal) {
+  cudaDeviceProp properties;
+  cuda_check(cudaGetDeviceProperties(&properties, ordinal), "asking the GPU what it is");
+  return properties;
+}
+
 }  // namespace
 
 CudaContext* make_context(int ordinal) {
@@ -24,14 +30,13 @@ void delete_context(CudaContext* context) {
 }
 
 std::byte* allocate(int64_t bytes) {
-  const size_t size = static_cast<size_t>(std::max<int64_t>(bytes, 1));
+  bytes = std::max<int64_t>(bytes, 1);
   const std::string what = join_message("taking ", (bytes >> 20) + 1, " MiB");
-  void* data = nullptr;
-  cuda_check(cudaMalloc(&data, size), what.c_str());
-  cuda_check(cudaMemset(data, 0, size), what.c_str());
+  std::byte* data = cuda_allocate(bytes, what.c_str());
+  cuda_check(cudaMemset(data, 0, static_cast<size_t>(bytes)), what.c_str());
   // The default stream wrote it, for which the contexts' streams do not wait.
   cuda_check(cudaStreamSynchronize(cudaStreamLegacy), what.c_str());
-  return static_cast<std::byte*>(data);
+  return data;
 }
 
 // At the end of a life that may have ended because the GPU failed: there is nobody to tell.
@@ -55,10 +60,8 @@ void synchronize(CudaContext& context) {
 }
 
 std::string gpu_id(const CudaContext& context) {
-  cudaDeviceProp properties;
-  cuda_check(cudaGetDeviceProperties(&properties, context.ordinal()), "asking the GPU what it is");
   std::string text;
-  for (const char byte : properties.uuid.bytes) {
+  for (const char byte : properties_of(context.ordinal()).uuid.bytes) {
     constexpr char kDigits[] = "0123456789abcdef";
     text += kDigits[static_cast<unsigned char>(byte) >> 4];
     text += kDigits[byte & 15];
@@ -79,12 +82,11 @@ std::string describe() {
     cudaGetLastError();
     return text + ", no GPU: " + cudaGetErrorString(status);
   }
-  const std::vector<CudaGpu> gpus = cuda_gpus();
-  if (gpus.empty()) return text + ", no GPU";
-  for (size_t ordinal = 0; ordinal < gpus.size(); ++ordinal) {
-    const CudaGpu& gpu = gpus[ordinal];
+  if (count == 0) return text + ", no GPU";
+  for (int ordinal = 0; ordinal < count; ++ordinal) {
+    const cudaDeviceProp gpu = properties_of(ordinal);
     text += join_message("; GPU ", ordinal, ": ", gpu.name, ", compute capability ", gpu.major, ".", gpu.minor, ", ",
-                         gpu.memory_bytes >> 30, " GiB");
+                         gpu.totalGlobalMem >> 30, " GiB");
   }
   return text;
 }

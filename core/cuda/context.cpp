@@ -12,10 +12,6 @@ namespace {
 // mma.sync with bf16 and cp.async came with it.
 constexpr int kLeastMajor = 8;
 
-int64_t round_up(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
 int attribute(cudaDeviceAttr which, int ordinal) {
   int value = 0;
   cuda_check(cudaDeviceGetAttribute(&value, which, ordinal), "asking the GPU what it is");
@@ -39,12 +35,6 @@ int choose_gpu(int ordinal) {
   return ordinal;
 }
 
-std::byte* allocate(int64_t bytes, const char* what) {
-  void* data = nullptr;
-  cuda_check(cudaMalloc(&data, static_cast<size_t>(bytes)), what);
-  return static_cast<std::byte*>(data);
-}
-
 }  // namespace
 
 void cuda_check(cudaError_t status, const char* what) {
@@ -60,14 +50,19 @@ void cublas_check(cublasStatus_t status, const char* what) {
   CHECK(status == CUBLAS_STATUS_SUCCESS, "cuBLAS failed while ", what, ": ", cublasLtGetStatusString(status));
 }
 
+std::byte* cuda_allocate(int64_t bytes, const char* what) {
+  void* data = nullptr;
+  cuda_check(cudaMalloc(&data, static_cast<size_t>(bytes)), what);
+  return static_cast<std::byte*>(data);
+}
+
 CudaContext::CudaContext(int ordinal) : ordinal_(choose_gpu(ordinal)) {
   use_on_this_thread();
-  multiprocessors_ = attribute(cudaDevAttrMultiProcessorCount, ordinal_);
   const char* synchronous = std::getenv("ITEMLOOM_CUDA_SYNC");
   synchronous_ = synchronous && std::strcmp(synchronous, "1") == 0;
   cuda_check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
   cublas_check(cublasLtCreate(&blas_), "starting cuBLAS");
-  blas_workspace_ = allocate(kBlasWorkspaceBytes, "taking cuBLAS's working memory");
+  blas_workspace_ = cuda_allocate(kBlasWorkspaceBytes, "taking cuBLAS's working memory");
 }
 
 CudaContext::~CudaContext() {
@@ -83,16 +78,16 @@ void CudaContext::use_on_this_thread() const {
   cuda_check(cudaSetDevice(ordinal_), "choosing the GPU");
 }
 
-std::byte* CudaContext::scratch(int64_t bytes) {
-  if (bytes > scratch_bytes_) {
+std::byte* CudaContext::scratch_bytes(int64_t bytes) {
+  if (bytes > scratch_size_) {
     const int64_t wanted = round_up(bytes + bytes / 4, 256);
     // Kernels that are still to run use the old one.
     cuda_check(cudaStreamSynchronize(stream_), "waiting for kernels");
     cuda_check(cudaFree(scratch_), "growing working memory");
     scratch_ = nullptr;
-    scratch_bytes_ = 0;
-    scratch_ = allocate(wanted, "growing working memory");
-    scratch_bytes_ = wanted;
+    scratch_size_ = 0;
+    scratch_ = cuda_allocate(wanted, "growing working memory");
+    scratch_size_ = wanted;
   }
   return scratch_;
 }
@@ -107,22 +102,6 @@ void CudaContext::after_launch(const char* kernel) {
   cudaError_t status = cudaGetLastError();
   if (status == cudaSuccess && synchronous_) status = cudaStreamSynchronize(stream_);
   cuda_check(status, kernel);
-}
-
-std::vector<CudaGpu> cuda_gpus() {
-  int count = 0;
-  if (cudaGetDeviceCount(&count) != cudaSuccess) {
-    cudaGetLastError();
-    return {};
-  }
-  std::vector<CudaGpu> gpus;
-  for (int ordinal = 0; ordinal < count; ++ordinal) {
-    cudaDeviceProp properties;
-    cuda_check(cudaGetDeviceProperties(&properties, ordinal), "asking the GPU what it is");
-    gpus.push_back(
-        {properties.name, properties.major, properties.minor, static_cast<int64_t>(properties.totalGlobalMem)});
-  }
-  return gpus;
 }
 
 }  // namespace itemloom

@@ -7,8 +7,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <string>
-#include <vector>
 
 namespace itemloom {
 
@@ -19,6 +17,9 @@ class NcclGroup;
 // being done and the library's own words.
 void cuda_check(cudaError_t status, const char* what);
 void cublas_check(cublasStatus_t status, const char* what);
+
+// Memory of the calling thread's GPU, contents undefined.
+std::byte* cuda_allocate(int64_t bytes, const char* what);
 
 // What kernels/cuda/blas.cpp remembers from product to product.
 struct BlasAlgorithms;
@@ -33,7 +34,6 @@ class CudaContext {
   CudaContext& operator=(const CudaContext&) = delete;
 
   int ordinal() const { return ordinal_; }
-  int multiprocessors() const { return multiprocessors_; }
   cudaStream_t stream() const { return stream_; }
   cublasLtHandle_t blas() const { return blas_; }
 
@@ -42,7 +42,10 @@ class CudaContext {
 
   // Working memory of one launch, contents undefined, valid until the next launch on the stream. It grows when a launch
   // asks for more than any before it, and is never given back. Pieces start at a multiple of 256 bytes.
-  std::byte* scratch(int64_t bytes);
+  template <class T = std::byte>
+  T* scratch(int64_t count) {
+    return reinterpret_cast<T*>(scratch_bytes(count * static_cast<int64_t>(sizeof(T))));
+  }
   // Working memory of cuBLAS, of a fixed size: it is part of what its choice of an algorithm depends on.
   std::byte* blas_workspace() const { return blas_workspace_; }
   static constexpr int64_t kBlasWorkspaceBytes = int64_t{32} << 20;
@@ -56,25 +59,17 @@ class CudaContext {
   void after_launch(const char* kernel);
 
  private:
+  std::byte* scratch_bytes(int64_t bytes);
+
   int ordinal_;
-  int multiprocessors_ = 0;
   bool synchronous_ = false;
   cudaStream_t stream_ = nullptr;
   cublasLtHandle_t blas_ = nullptr;
   std::byte* blas_workspace_ = nullptr;
   std::shared_ptr<BlasAlgorithms> blas_algorithms_;
   std::byte* scratch_ = nullptr;
-  int64_t scratch_bytes_ = 0;
+  int64_t scratch_size_ = 0;
   std::weak_ptr<NcclGroup> nccl_group_;  // lives as long as a buffer that uses it
 };
-
-// The GPUs that the driver shows, and a line for people about each: name, compute capability, memory. Empty without a
-// driver.
-struct CudaGpu {
-  std::string name;
-  int major, minor;
-  int64_t memory_bytes;
-};
-std::vector<CudaGpu> cuda_gpus();
 
 }  // namespace itemloom

@@ -10,26 +10,13 @@
 namespace itemloom {
 namespace {
 
-// A rank alone.
-class PlainBuffer : public ExchangeBuffer {
- public:
-  explicit PlainBuffer(int64_t floats)
-      : memory_(cuda_backend::allocate(floats * static_cast<int64_t>(sizeof(float)))), floats_(floats) {}
-  ~PlainBuffer() override { cuda_backend::free(memory_); }
-
-  Vector<float> values() const override { return Vector<float>(reinterpret_cast<float*>(memory_), floats_); }
-  void reduce_scatter_sum(FlatRange) override {}
-  void all_gather(FlatRange) override {}
-
- private:
-  std::byte* memory_;
-  int64_t floats_;
-};
-
-class NcclBuffer : public PlainBuffer {
+class NcclBuffer : public OwnBuffer {
  public:
   NcclBuffer(CudaContext& context, Communicator& communicator, std::shared_ptr<NcclGroup> group, int64_t floats)
-      : PlainBuffer(floats), context_(context), communicator_(communicator), group_(std::move(group)) {}
+      : OwnBuffer(DeviceKind::kCuda, floats),
+        context_(context),
+        communicator_(communicator),
+        group_(std::move(group)) {}
 
   // Shares are whole blocks, so they differ in size: one reduction a share, all of them one launch.
   void reduce_scatter_sum(FlatRange range) override {
@@ -138,7 +125,7 @@ std::string nccl_version() {
 }
 
 std::unique_ptr<ExchangeBuffer> make_exchange_buffer(CudaContext& context, Communicator& communicator, int64_t floats) {
-  if (communicator.size() == 1) return std::make_unique<PlainBuffer>(floats);
+  if (communicator.size() == 1) return std::make_unique<OwnBuffer>(DeviceKind::kCuda, floats);
   return std::make_unique<NcclBuffer>(context, communicator, context.nccl_group(communicator), floats);
 }
 

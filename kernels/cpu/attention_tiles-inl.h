@@ -27,10 +27,6 @@ constexpr int64_t kLanes = hn::MaxLanes(hn::ScalableTag<float>());
 constexpr int64_t kQueries = 64;  // the most queries in a block, a multiple of every vector width
 constexpr int64_t kKeys = 64;     // one word of dropout bits
 
-inline int64_t round_up(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
 struct Shape {
   int64_t hidden, heads, head_size;
   int64_t padded;   // head_size in whole vectors

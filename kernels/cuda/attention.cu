@@ -37,6 +37,18 @@ __device__ inline float4* shared_memory() {
   return memory;
 }
 
+// Makes the queries from `first` on stay, with their scaled numbers, and gives how many there are.
+template <int kSize, class Shape>
+__device__ int hold_queries(const Problem& problem, int first, Resident* residents, float* queries) {
+  const int thread = static_cast<int>(threadIdx.x), head = static_cast<int>(blockIdx.y);
+  const int count = min(Shape::kRows, problem.queries - first);
+  if (thread < Shape::kRows) residents[thread] = problem.query(first + thread);
+  __syncthreads();
+  load_rows<kSize, Shape::kRows>(problem.columns, problem.scale, queries,
+                                 [&](int i) { return i < count ? problem.part(0, residents[i].row, head) : nullptr; });
+  return count;
+}
+
 // Lets the keys and values of `count` queries stream past: body(first key) for each tile that the warp meets. Before
 // the first of them all threads have seen what any thread wrote before.
 template <int kSize, class Shape, class Body>
@@ -106,12 +118,8 @@ __global__ void __launch_bounds__(kThreads, wanted_blocks(kSize))
   float* values = keys + kStreamed * Shape::kStride;
   float* weights = values + kStreamed * Shape::kStride;
   const Place place;
-  const int thread = static_cast<int>(threadIdx.x), head = static_cast<int>(blockIdx.y);
-  const int first = static_cast<int>(blockIdx.x) * Shape::kRows, count = min(Shape::kRows, problem.queries - first);
-  if (thread < Shape::kRows) residents[thread] = problem.query(first + thread);
-  __syncthreads();
-  load_rows<kSize, Shape::kRows>(problem.columns, problem.scale, queries,
-                                 [&](int i) { return i < count ? problem.part(0, residents[i].row, head) : nullptr; });
+  const int head = static_cast<int>(blockIdx.y), first = static_cast<int>(blockIdx.x) * Shape::kRows;
+  const int count = hold_queries<kSize, Shape>(problem, first, residents, queries);
   Softmax<kOwn> softmax;
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) {
@@ -190,12 +198,8 @@ __global__ void __launch_bounds__(kThreads, wanted_blocks(kSize))
   float* values = keys + kStreamed * Shape::kStride;
   float* weights = values + kStreamed * Shape::kStride;
   const Place place;
-  const int thread = static_cast<int>(threadIdx.x), head = static_cast<int>(blockIdx.y);
-  const int first = static_cast<int>(blockIdx.x) * Shape::kRows, count = min(Shape::kRows, problem.queries - first);
-  if (thread < Shape::kRows) residents[thread] = problem.query(first + thread);
-  __syncthreads();
-  load_rows<kSize, Shape::kRows>(problem.columns, problem.scale, queries,
-                                 [&](int i) { return i < count ? problem.part(0, residents[i].row, head) : nullptr; });
+  const int head = static_cast<int>(blockIdx.y), first = static_cast<int>(blockIdx.x) * Shape::kRows;
+  const int count = hold_queries<kSize, Shape>(problem, first, residents, queries);
   load_rows<kSize, Shape::kRows>(problem.columns, problem.dropout_scale, doutputs, [&](int i) {
     return i < count ? gradients.dy_at(problem, first + i, head) : nullptr;
   });
@@ -345,7 +349,7 @@ void with_size(const Problem& problem, Visit visit) {
 
 template <class Shape>
 dim3 blocks_of(int64_t rows, int64_t heads) {
-  dim3 blocks = cuda::grid(cuda::blocks_of(rows, Shape::kRows));
+  dim3 blocks = cuda::grid(block_count(rows, Shape::kRows));
   blocks.y = static_cast<unsigned>(heads);
   return blocks;
 }
@@ -376,8 +380,8 @@ void launch(CudaStream stream, const AttentionBackward& args) {
     starts = carver.take<int>(problem.queries);
   });
   cuda::start(stream, "attention_row_dots", row_dots,
-              cuda::grid(cuda::blocks_of(problem.queries * args.heads, kThreads / kGroup)), kThreads, 0, problem,
-              args.dy, args.y, static_cast<int>(args.heads), delta, starts);
+              cuda::grid(block_count(problem.queries * args.heads, kThreads / kGroup)), kThreads, 0, problem, args.dy,
+              args.y, static_cast<int>(args.heads), delta, starts);
   const Gradients gradients{args.log_sum_exp, args.dy, delta, starts, args.dqkv};
   with_size(problem, [&](auto size) {
     constexpr int kSize = size, kOwn = 2;

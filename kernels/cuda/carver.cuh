@@ -17,7 +17,7 @@ struct Carver {
   T* take(int64_t count) {
     constexpr int64_t kPiece = 256;
     T* piece = memory ? reinterpret_cast<T*>(memory + used) : nullptr;
-    used += blocks_of(count * static_cast<int64_t>(sizeof(T)), kPiece) * kPiece;
+    used += round_up(count * static_cast<int64_t>(sizeof(T)), kPiece);
     return piece;
   }
 };

@@ -29,7 +29,7 @@ struct Kept {
 template <bool kAligned, class Body>
 __global__ void for_masked_rows(int64_t rows, int64_t columns, Mask mask, Body body) {
   const int64_t index = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  const int64_t row_chunks = cuda::blocks_of(columns, kChunk);
+  const int64_t row_chunks = block_count(columns, kChunk);
   const int64_t row = index / row_chunks, chunk = index % row_chunks;
   if (row >= rows) return;
   const PhiloxBlock words = mask.draw(row, chunk);
@@ -104,8 +104,8 @@ void start(CudaStream stream, const char* name, const Arguments& args, Matrix<co
     return cuda::start_fours(stream, name, rows * columns, aligned, AllKept<Body>{body});
   }
   cuda::start(stream, name, aligned && columns % 4 == 0 ? for_masked_rows<true, Body> : for_masked_rows<false, Body>,
-              cuda::grid(cuda::blocks_of(rows * cuda::blocks_of(columns, kChunk), kThreads)), kThreads, 0, rows,
-              columns, mask, body);
+              cuda::grid(block_count(rows * block_count(columns, kChunk), kThreads)), kThreads, 0, rows, columns, mask,
+              body);
 }
 
 }  // namespace cuda_dropout

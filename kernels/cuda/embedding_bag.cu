@@ -164,7 +164,7 @@ __global__ void add_long_runs(Sorted sorted, Matrix<float> dtable) {
   const int64_t start = found;
   if (start < 0) return;
   const uint32_t id = sorted.ids[start];
-  const int64_t count = cuda::blocks_of(lower_bound(sorted.ids, start, sorted.n, id + 1) - start, kPiece);
+  const int64_t count = block_count(lower_bound(sorted.ids, start, sorted.n, id + 1) - start, kPiece);
   const int64_t columns = dtable.columns();
   for (int64_t column = lane; column - lane < columns; column += cuda::kWarp) {
     float sum = 0;
@@ -198,7 +198,7 @@ Sorted sort_occurrences(CudaStream stream, const EmbeddingBagBackward& args) {
   int32_t *occurrences = nullptr, *sorted_occurrences = nullptr;
   std::byte* sort_memory = nullptr;
   sorted.n = n;
-  sorted.slots = cuda::blocks_of(n, kPiece);
+  sorted.slots = block_count(n, kPiece);
   cuda::carve_scratch(stream, [&](cuda::Carver& carver) {
     ids = carver.take<uint32_t>(n);
     occurrences = carver.take<int32_t>(n);
@@ -210,7 +210,7 @@ Sorted sort_occurrences(CudaStream stream, const EmbeddingBagBackward& args) {
     sorted.pieces = carver.take<Piece>(n);
     sorted.partials = carver.take<float>(2 * sorted.slots * columns);
   });
-  const dim3 blocks = cuda::grid(cuda::blocks_of(n, kThreads));
+  const dim3 blocks = cuda::grid(block_count(n, kThreads));
   cuda::start(stream, "number_occurrences", number_occurrences, blocks, kThreads, 0, args.ids, ids, occurrences);
   sort.run(stream, sort_memory, ids, occurrences, sorted.ids, sorted_occurrences);
   cuda::start(stream, "cut_runs", cut_runs, blocks, kThreads, 0, args, sorted_occurrences, sorted);

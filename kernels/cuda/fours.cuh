@@ -63,7 +63,7 @@ __global__ void for_fours(int64_t count, Body body) {
 
 template <bool kAligned, class Body>
 __global__ void for_fours_of_rows(int64_t rows, int64_t columns, Body body) {
-  const int64_t index = int64_t{blockIdx.x} * kFoursThreads + threadIdx.x, row_fours = blocks_of(columns, 4);
+  const int64_t index = int64_t{blockIdx.x} * kFoursThreads + threadIdx.x, row_fours = block_count(columns, 4);
   const int64_t row = index / row_fours, column = index % row_fours * 4;
   if (row < rows) with_lanes<kAligned>(columns - column, [&](auto lanes) { body(row, column, lanes); });
 }
@@ -78,7 +78,7 @@ bool fours_aligned(Pointers... pointers) {
 template <class Body>
 void start_fours(CudaStream stream, const char* name, int64_t count, bool aligned, const Body& body) {
   start(stream, name, aligned ? for_fours<true, Body> : for_fours<false, Body>,
-        grid(blocks_of(blocks_of(count, 4), kFoursThreads)), kFoursThreads, 0, count, body);
+        grid(block_count(block_count(count, 4), kFoursThreads)), kFoursThreads, 0, count, body);
 }
 
 // body(row, column, lanes) for every row and column = 0, 4, ... below columns.
@@ -86,7 +86,7 @@ template <class Body>
 void start_fours_of_rows(CudaStream stream, const char* name, int64_t rows, int64_t columns, bool aligned,
                          const Body& body) {
   start(stream, name, aligned && columns % 4 == 0 ? for_fours_of_rows<true, Body> : for_fours_of_rows<false, Body>,
-        grid(blocks_of(rows * blocks_of(columns, 4), kFoursThreads)), kFoursThreads, 0, rows, columns, body);
+        grid(block_count(rows * block_count(columns, 4), kFoursThreads)), kFoursThreads, 0, rows, columns, body);
 }
 
 }  // namespace itemloom::cuda

@@ -25,8 +25,8 @@ void launch(CudaStream stream, const Gemm& args) {
   const int64_t k = args.transpose_a ? args.a.rows() : args.a.columns();
   if (args.c.size() == 0) return;
   if (k == 0) {
-    return cuda::start(stream, "write_bias", write_bias, cuda::grid(cuda::blocks_of(args.c.size(), kThreads)), kThreads,
-                       0, args.bias.data(), args.c, args.accumulate);
+    return cuda::start(stream, "write_bias", write_bias, cuda::grid(block_count(args.c.size(), kThreads)), kThreads, 0,
+                       args.bias.data(), args.c, args.accumulate);
   }
   cuda::multiply(stream, {.m = args.c.rows(),
                           .n = args.c.columns(),

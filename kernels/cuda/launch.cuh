@@ -8,15 +8,11 @@
 #include "core/check.h"
 #include "core/cuda/context.h"
 #include "core/device.h"
+#include "core/parallel.h"
 
 namespace itemloom::cuda {
 
 inline constexpr int kWarp = 32;
-
-// Groups of `size` that hold `count`.
-constexpr int64_t blocks_of(int64_t count, int64_t size) {
-  return (count + size - 1) / size;
-}
 
 // A kernel has 48 KiB of a multiprocessor's shared memory without asking, what it declares itself included. More than
 // this at a launch is asked for.

@@ -141,7 +141,7 @@ void forward(CudaStream stream, const LayerNormForward& args) {
                 0, args);
   } else {
     cuda::start(stream, "layer_norm_forward", normalise_rows<kAligned, cuda::kWarp>,
-                cuda::grid(cuda::blocks_of(args.x.rows(), kRowsPerBlock)), kThreads, 0, args);
+                cuda::grid(block_count(args.x.rows(), kRowsPerBlock)), kThreads, 0, args);
   }
 }
 
@@ -156,11 +156,10 @@ void launch(CudaStream stream, const LayerNormForward& args) {
 
 void launch(CudaStream stream, const LayerNormBackward& args) {
   using namespace cuda_layer_norm;
-  const int64_t columns = args.x.columns(), blocks = cuda::blocks_of(args.x.rows(), kRows);
+  const int64_t columns = args.x.columns(), blocks = block_count(args.x.rows(), kRows);
   if (blocks == 0 || columns == 0) return;
   const bool aligned = columns % 4 == 0 && cuda::fours_aligned(args.dy.data(), args.x.data(), args.gamma.data());
-  float* partials =
-      reinterpret_cast<float*>(stream.context->scratch(blocks * 2 * columns * static_cast<int64_t>(sizeof(float))));
+  float* partials = stream.context->scratch<float>(blocks * 2 * columns);
   cuda::start(stream, "layer_norm_backward", aligned ? add_gradients<true> : add_gradients<false>, cuda::grid(blocks),
               kThreads, 0, args, partials);
   cuda::add_partials(stream, {.rows = partials, .count = blocks, .columns = columns, .stride = 2 * columns},

@@ -140,9 +140,9 @@ void launch(CudaStream stream, const MaskedItemLoss& args) {
   const int64_t rows = args.hidden.rows();
   if (rows > 0) {
     // Rows of whole fours.
-    const int64_t stride = cuda::blocks_of(args.table.rows(), 4) * 4, row_bytes = stride * int64_t{sizeof(float)};
+    const int64_t stride = round_up(args.table.rows(), 4), row_bytes = stride * int64_t{sizeof(float)};
     const int64_t chunk_rows = std::min(std::clamp(kMostBytes / row_bytes, kFewestRows, kMostRows), rows);
-    float* logits = reinterpret_cast<float*>(stream.context->scratch(chunk_rows * row_bytes));
+    float* logits = stream.context->scratch<float>(chunk_rows * stride);
     for (int64_t first = 0; first < rows; first += chunk_rows) {
       const Chunk chunk{logits, stride, first, std::min(chunk_rows, rows - first)};
       make_logits(stream, args, chunk);

@@ -71,8 +71,8 @@ __global__ void __launch_bounds__(kAddThreads) add_partials(cuda::Partials parti
 void cuda::add_partials(CudaStream stream, const Partials& partials, float* y, float* second_y) {
   if (partials.count == 0) return;
   start(stream, "add_partials", cuda_reduce::add_partials,
-        dim3(static_cast<unsigned>(blocks_of(partials.columns, kWarp)), second_y ? 2 : 1), cuda_reduce::kAddThreads, 0,
-        partials, y, second_y);
+        dim3(static_cast<unsigned>(block_count(partials.columns, kWarp)), second_y ? 2 : 1), cuda_reduce::kAddThreads,
+        0, partials, y, second_y);
 }
 
 void launch(CudaStream stream, const SumOfSquares& args) {
@@ -84,12 +84,11 @@ void launch(CudaStream stream, const SumOfSquares& args) {
 
 void launch(CudaStream stream, const ColumnSum& args) {
   using namespace cuda_reduce;
-  const int64_t columns = args.x.columns(), blocks = cuda::blocks_of(args.x.rows(), kRows);
+  const int64_t columns = args.x.columns(), blocks = block_count(args.x.rows(), kRows);
   if (blocks == 0 || columns == 0) return;
-  float* partials =
-      reinterpret_cast<float*>(stream.context->scratch(blocks * columns * static_cast<int64_t>(sizeof(float))));
+  float* partials = stream.context->scratch<float>(blocks * columns);
   dim3 grid = cuda::grid(blocks);
-  grid.y = static_cast<unsigned>(cuda::blocks_of(columns, cuda::kWarp));
+  grid.y = static_cast<unsigned>(block_count(columns, cuda::kWarp));
   cuda::start(stream, "column_sum", sum_row_block, grid, kThreads, 0, args.x, partials);
   cuda::add_partials(stream, {.rows = partials, .count = blocks, .columns = columns, .stride = columns}, args.y.data());
 }

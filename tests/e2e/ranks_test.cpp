@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/stopwatch.h"
+#include "tests/e2e/job.h"
 #include "tests/e2e/runs.h"
 #include "tests/e2e/small_data.h"
 #include "tests/support/catch.h"
@@ -21,48 +22,10 @@ namespace {
 
 using test::has_mpirun;
 using test::in_ranks;
+using test::Job;
+using test::operator+;
+using test::settings;
 using test::Words;
-
-Words operator+(Words words, const Words& more) {
-  words.insert(words.end(), more.begin(), more.end());
-  return words;
-}
-
-Words settings(const Words& values) {
-  Words words;
-  for (const std::string& value : values) words = words + Words{"--set", value};
-  return words;
-}
-
-// Data, a config, and runs of it by any number of ranks.
-class Job {
- public:
-  explicit Job(const std::string& extra = "") { write_small_run(folder_, extra); }
-
-  std::string path(const std::string& name) const { return folder_.path(name); }
-  const test::TemporaryFolder& folder() const { return folder_; }
-
-  Words train(const std::string& run, const Words& more) const {
-    return Words{ITEMLOOM_BINARY, "train", path("config.json"), "--run", path(run)} + more;
-  }
-  std::unique_ptr<test::Process> start(int ranks, const std::string& run, const Words& more) const {
-    return std::make_unique<test::Process>(in_ranks(ranks, train(run, more)), "", test::kRankEnvironment);
-  }
-  std::string learned(const std::string& run) const { return test::learned(path(run)); }
-  std::string trained(int ranks, const std::string& run, const Words& more, const Words& environment = {}) const {
-    test::Process process(in_ranks(ranks, train(run, more)), "", test::kRankEnvironment + environment);
-    const test::ProcessResult result = process.wait();
-    INFO(result.error);
-    REQUIRE(result.exit_code == 0);
-    return learned(run);
-  }
-  std::vector<nlohmann::json> metrics(const std::string& run) const {
-    return test::json_lines(path(run) + "/metrics.jsonl");
-  }
-
- private:
-  test::TemporaryFolder folder_;
-};
 
 void wait_until(test::Process& process, const std::function<bool()>& reached) {
   while (process.running() && !reached()) usleep(2000);
@@ -104,14 +67,7 @@ TEST_CASE("two and four ranks train as one, the same at every call, and log on t
   REQUIRE(job.trained(2, "messages", {}, {"ITEMLOOM_TRANSPORT=messages"}) == two);
   REQUIRE(job.trained(2, "sharded", settings({"optimizer.sharded=true"})) == two);
   job.trained(4, "four", settings({"optimizer.sharded=true"}));
-  for (const std::string run : {"two", "four"}) {
-    const auto alone = job.metrics("one"), here = job.metrics(run);
-    REQUIRE(here.size() == alone.size());
-    for (size_t epoch = 0; epoch < here.size(); ++epoch) {
-      REQUIRE(here[epoch].at("step") == alone[epoch].at("step"));
-      REQUIRE(here[epoch].at("loss").get<double>() == Approx(alone[epoch].at("loss").get<double>()).epsilon(1e-4));
-    }
-  }
+  for (const std::string run : {"two", "four"}) job.require_same_course(run, "one");
   REQUIRE(std::filesystem::exists(job.path("four/rank_3.log")));
   REQUIRE_FALSE(std::filesystem::exists(job.path("four/rank_0.log")));
 }

@@ -22,6 +22,7 @@ using test::contents;
 using test::differences;
 using test::itemloom;
 using test::last_line;
+using test::operator+;
 using test::require_refused;
 using test::require_says;
 using test::TemporaryFolder;
@@ -55,11 +56,6 @@ void write_table_config(const TemporaryFolder& folder, const std::string& data =
 
 const Words kPrepare = {"prepare", "config.json", "--out", "out.h5"};
 const Words kTrain = {"train", "config.json", "--run", "runs/a"};
-
-Words operator+(Words left, const Words& right) {
-  left.insert(left.end(), right.begin(), right.end());
-  return left;
-}
 
 // A run that is trained once and copied for every case. Copies give the same bits wherever they lie.
 const TemporaryFolder& trained_once() {

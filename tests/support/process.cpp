@@ -36,6 +36,11 @@ TemporaryFolder::~TemporaryFolder() {
   std::filesystem::remove_all(folder_, ignored);
 }
 
+Words operator+(Words words, const Words& more) {
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
 Process::Process(std::vector<std::string> arguments, const std::string& folder,
                  const std::vector<std::string>& environment) {
   std::string name = (std::filesystem::temp_directory_path() / "itemloom-output-XXXXXX").string();

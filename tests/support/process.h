@@ -11,6 +11,9 @@ namespace itemloom::test {
 
 using Words = std::vector<std::string>;
 
+// The words of both, one after the other.
+Words operator+(Words words, const Words& more);
+
 struct ProcessResult {
   int exit_code = -1;  // 128 + signal when it was killed
   std::string out;

@@ -2,7 +2,6 @@
 #include <cublas_v2.h>
 
 #include <algorithm>
-#include <mutex>
 
 #include "cublas_work.h"
 #include "handles.h"
@@ -21,19 +20,13 @@ struct Handle {
   cublasMath_t math = CUBLAS_DEFAULT_MATH;
 };
 
-struct Handles {
-  std::mutex mutex;
-  HandleTable<Handle, cublasHandle_t> table;
-};
-
-Handles& handles() {
-  static Handles& all = *new Handles;
+SharedHandleTable<Handle, cublasHandle_t>& handles() {
+  static auto& all = *new SharedHandleTable<Handle, cublasHandle_t>;
   return all;
 }
 
 std::shared_ptr<Handle> find(cublasHandle_t handle) {
-  const std::lock_guard lock(handles().mutex);
-  return handles().table.find(handle);
+  return handles().find(handle);
 }
 
 struct Gemm {
@@ -106,14 +99,12 @@ cublasStatus_t cublasCreate(cublasHandle_t* handle) {
   if (settings().devices == 0) return CUBLAS_STATUS_NOT_INITIALIZED;
   auto object = std::make_shared<Handle>();
   object->device = current_device();
-  const std::lock_guard lock(handles().mutex);
-  *handle = handles().table.add(std::move(object));
+  *handle = handles().add(std::move(object));
   return CUBLAS_STATUS_SUCCESS;
 }
 
 cublasStatus_t cublasDestroy(cublasHandle_t handle) {
-  const std::lock_guard lock(handles().mutex);
-  return handles().table.remove(handle) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_INITIALIZED;
+  return handles().remove(handle) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_INITIALIZED;
 }
 
 cublasStatus_t cublasGetVersion(cublasHandle_t handle, int* version) {

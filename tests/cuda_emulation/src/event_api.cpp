@@ -63,6 +63,13 @@ cudaError_t join_capture(Stream& stream, const Event& event) {
   return cudaSuccess;
 }
 
+// Why the host may not ask whether an event was reached, or cudaSuccess.
+cudaError_t refusal_to_wait_for(const Event* event) {
+  if (!event) return cudaErrorInvalidResourceHandle;
+  if (event->is_captured) return cudaErrorCapturedEvent;
+  return invalidate_captures_by_unsafe_call() ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
+}
+
 }  // namespace
 
 extern "C" {
@@ -118,9 +125,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t handle) {
   Scheduler& scheduler = Scheduler::instance();
   Lock lock = scheduler.lock();
   const auto event = events().find(handle);
-  if (!event) return remember_error(cudaErrorInvalidResourceHandle);
-  if (event->is_captured) return remember_error(cudaErrorCapturedEvent);
-  if (invalidate_captures_by_unsafe_call()) return remember_error(cudaErrorStreamCaptureUnsupported);
+  if (const cudaError_t refusal = refusal_to_wait_for(event.get())) return remember_error(refusal);
   scheduler.wait_for(lock, Mark(event->mark), "an event");
   return cudaSuccess;
 }
@@ -129,9 +134,7 @@ cudaError_t cudaEventQuery(cudaEvent_t handle) {
   Scheduler& scheduler = Scheduler::instance();
   Lock lock = scheduler.lock();
   const auto event = events().find(handle);
-  if (!event) return remember_error(cudaErrorInvalidResourceHandle);
-  if (event->is_captured) return remember_error(cudaErrorCapturedEvent);
-  if (invalidate_captures_by_unsafe_call()) return remember_error(cudaErrorStreamCaptureUnsupported);
+  if (const cudaError_t refusal = refusal_to_wait_for(event.get())) return remember_error(refusal);
   const bool was_reached = event->mark.reached();
   if (!was_reached) scheduler.run_one();
   return was_reached ? cudaSuccess : remember_error(cudaErrorNotReady);

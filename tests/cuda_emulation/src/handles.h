@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
+#include <utility>
 
 namespace cuda_emulation {
 
@@ -26,6 +28,28 @@ class HandleTable {
  private:
   std::map<Handle, std::shared_ptr<Object>> objects_;
   uintptr_t next_ = 0x1000;
+};
+
+// The same for threads that share no other lock.
+template <class Object, class Handle>
+class SharedHandleTable {
+ public:
+  Handle add(std::shared_ptr<Object> object) {
+    const std::lock_guard lock(mutex_);
+    return table_.add(std::move(object));
+  }
+  std::shared_ptr<Object> find(Handle handle) {
+    const std::lock_guard lock(mutex_);
+    return table_.find(handle);
+  }
+  bool remove(Handle handle) {
+    const std::lock_guard lock(mutex_);
+    return table_.remove(handle);
+  }
+
+ private:
+  std::mutex mutex_;
+  HandleTable<Object, Handle> table_;
 };
 
 }  // namespace cuda_emulation

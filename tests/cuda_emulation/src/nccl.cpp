@@ -4,7 +4,6 @@
 
 #include <cstring>
 #include <functional>
-#include <mutex>
 #include <vector>
 
 #include "handles.h"
@@ -16,24 +15,13 @@ using namespace cuda_emulation;
 
 namespace {
 
-struct Communicators {
-  std::mutex mutex;
-  HandleTable<Communicator, ncclComm_t> table;
-};
-
-Communicators& communicators() {
-  static Communicators& all = *new Communicators;
+SharedHandleTable<Communicator, ncclComm_t>& communicators() {
+  static auto& all = *new SharedHandleTable<Communicator, ncclComm_t>;
   return all;
 }
 
 std::shared_ptr<Communicator> find(ncclComm_t handle) {
-  const std::lock_guard lock(communicators().mutex);
-  return communicators().table.find(handle);
-}
-
-void forget(ncclComm_t handle) {
-  const std::lock_guard lock(communicators().mutex);
-  communicators().table.remove(handle);
+  return communicators().find(handle);
 }
 
 // Calls between ncclGroupStart and ncclGroupEnd take effect at its end.
@@ -87,16 +75,13 @@ ncclResult_t join(ncclComm_t* handle, int ranks, const ncclUniqueId& id, int ran
   auto world = std::make_unique<World>(name, ranks, rank, current_device(), error);
   if (!error.empty()) return refuse(ncclInvalidUsage, error);
   const auto communicator = std::make_shared<Communicator>(std::move(world), current_device());
-  {
-    const std::lock_guard lock(communicators().mutex);
-    *handle = communicators().table.add(communicator);
-  }
+  *handle = communicators().add(communicator);
   return now_or_at_group_end([communicator, handle] {
     std::string failure;
     const ncclResult_t result = communicator->meet(failure);
     if (result == ncclSuccess) return result;
     communicator->leave();
-    forget(*handle);
+    communicators().remove(*handle);
     *handle = nullptr;
     return refuse(result, failure);
   });
@@ -186,7 +171,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t handle) {
     communicator->finish(lock);
   }
   communicator->leave();
-  forget(handle);
+  communicators().remove(handle);
   return ncclSuccess;
 }
 
@@ -199,7 +184,7 @@ ncclResult_t ncclCommAbort(ncclComm_t handle) {
     communicator->abort();
   }
   communicator->leave();
-  forget(handle);
+  communicators().remove(handle);
   return ncclSuccess;
 }
 

@@ -34,6 +34,14 @@ Work host_function_work(cudaHostFn_t function, void* data) {
   return {"a host function", advance};
 }
 
+// Why the host may not ask how far a stream is, or cudaSuccess. Captures that the question spoils are spoilt.
+cudaError_t refusal_to_wait_for(Stream* stream) {
+  if (!stream) return cudaErrorInvalidResourceHandle;
+  if (invalidate_capture_of(*stream)) return cudaErrorStreamCaptureUnsupported;
+  const bool spoils_others = stream->is_legacy && invalidate_captures_of_blocking_streams(stream->device);
+  return spoils_others ? cudaErrorStreamCaptureImplicit : cudaSuccess;
+}
+
 }  // namespace
 
 extern "C" {
@@ -96,11 +104,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
   Scheduler& scheduler = Scheduler::instance();
   Lock lock = scheduler.lock();
   const auto stream = scheduler.find(handle);
-  if (!stream) return remember_error(cudaErrorInvalidResourceHandle);
-  if (invalidate_capture_of(*stream)) return remember_error(cudaErrorStreamCaptureUnsupported);
-  if (stream->is_legacy && invalidate_captures_of_blocking_streams(stream->device)) {
-    return remember_error(cudaErrorStreamCaptureImplicit);
-  }
+  if (const cudaError_t refusal = refusal_to_wait_for(stream.get())) return remember_error(refusal);
   scheduler.wait_for(lock, stream);
   return cudaSuccess;
 }
@@ -109,11 +113,7 @@ cudaError_t cudaStreamQuery(cudaStream_t handle) {
   Scheduler& scheduler = Scheduler::instance();
   Lock lock = scheduler.lock();
   const auto stream = scheduler.find(handle);
-  if (!stream) return remember_error(cudaErrorInvalidResourceHandle);
-  if (invalidate_capture_of(*stream)) return remember_error(cudaErrorStreamCaptureUnsupported);
-  if (stream->is_legacy && invalidate_captures_of_blocking_streams(stream->device)) {
-    return remember_error(cudaErrorStreamCaptureImplicit);
-  }
+  if (const cudaError_t refusal = refusal_to_wait_for(stream.get())) return remember_error(refusal);
   // A program that asks again and again sees the work go on.
   const bool was_idle = stream->is_idle();
   if (!was_idle) scheduler.run_one();
