@@ -19,13 +19,6 @@
 
 namespace itemloom {
 
-// Floats [begin, end) of a flat buffer.
-struct FlatRange {
-  int64_t begin;
-  int64_t end;
-  int64_t size() const { return end - begin; }
-};
-
 // Ranges are shared out among ranks in whole blocks of this many floats, counted from the range's beginning.
 inline constexpr int64_t kShareBlock = 16384;
 

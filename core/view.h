@@ -55,6 +55,13 @@ class View {
   std::array<int64_t, Rank> extents_;
 };
 
+// Places [begin, end) of something flat.
+struct FlatRange {
+  int64_t begin;
+  int64_t end;
+  int64_t size() const { return end - begin; }
+};
+
 template <class T>
 using Vector = View<T, 1>;
 template <class T>

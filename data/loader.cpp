@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <numeric>
 #include <utility>
 
 #include "core/check.h"
@@ -11,52 +10,85 @@
 
 namespace itemloom {
 
-std::vector<Window> make_windows(Vector<const int64_t> begins, Vector<const int64_t> ends, const DataConfig& config) {
-  std::vector<Window> windows;
-  for (int64_t sequence = 0; sequence < begins.size(); ++sequence) {
-    const int64_t begin = begins[sequence];
-    int64_t end = ends[sequence];
-    while (end > begin) {
-      const int64_t length = std::min(end - begin, config.max_length);
-      windows.push_back({end - length, static_cast<int32_t>(length)});
-      if (config.windows == "last" || end - length == begin) break;
-      end -= config.window_stride > 0 ? config.window_stride : config.max_length;
-    }
+Windows::Windows(Vector<const int64_t> begins, Vector<const int64_t> ends, const DataConfig& config)
+    : begins_(begins),
+      ends_(ends),
+      max_length_(config.max_length),
+      stride_(config.windows == "last"   ? 0
+              : config.window_stride > 0 ? config.window_stride
+                                         : config.max_length) {
+  bool one_each = true;
+  for (int64_t sequence = 0; sequence < begins_.size(); ++sequence) {
+    const int64_t count = count_of(sequence);
+    size_ += count;
+    one_each = one_each && count == 1;
   }
-  return windows;
+  if (one_each) return;
+  firsts_.reserve(static_cast<size_t>(begins_.size()));
+  int64_t first = 0;
+  for (int64_t sequence = 0; sequence < begins_.size(); ++sequence) {
+    firsts_.push_back(first);
+    first += count_of(sequence);
+  }
 }
 
-void plan_epoch(const std::vector<Window>& windows, const LoaderOptions& options, int64_t epoch, EpochPlan& plan) {
-  const auto count = static_cast<int64_t>(windows.size());
-  const uint64_t key = mix64(options.seed ^ hash_name("order"));
-  plan.order.resize(windows.size());
-  std::iota(plan.order.begin(), plan.order.end(), 0);
-  for (int64_t place = count - 1; place > 0; --place) {
-    const PhiloxBlock draw = philox({static_cast<uint32_t>(place), static_cast<uint32_t>(epoch), 0, 0},
-                                    static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32));
-    const uint64_t bits = uint64_t{draw[0]} << 32 | draw[1];
-    std::swap(plan.order[static_cast<size_t>(place)], plan.order[bits % static_cast<uint64_t>(place + 1)]);
+int64_t Windows::count_of(int64_t sequence) const {
+  const int64_t length = ends_[sequence] - begins_[sequence];
+  if (length == 0) return 0;
+  return stride_ == 0 || length <= max_length_ ? 1 : 1 + block_count(length - max_length_, stride_);
+}
+
+Window Windows::operator[](int64_t index) const {
+  int64_t sequence = index, place = 0;
+  if (!firsts_.empty()) {
+    // The last sequence that begins there or before: those without windows begin where the next one does.
+    sequence = std::upper_bound(firsts_.begin(), firsts_.end(), index) - firsts_.begin() - 1;
+    place = index - firsts_[static_cast<size_t>(sequence)];
   }
-  std::vector<int64_t>& begins = plan.batch_begins;
-  begins.clear();
+  const int64_t end = ends_[sequence] - place * stride_;
+  const int64_t length = std::min(end - begins_[sequence], max_length_);
+  return {end - length, static_cast<int32_t>(length)};
+}
+
+std::vector<int64_t> Windows::length_counts() const {
+  std::vector<int64_t> counts(static_cast<size_t>(max_length_) + 1);
+  for (int64_t index = 0; index < size_; ++index) ++counts[static_cast<size_t>((*this)[index].length)];
+  return counts;
+}
+
+EpochPlan::EpochPlan(const Windows& windows, const LoaderOptions& options, int64_t epoch)
+    : epoch_(epoch),
+      order_(windows.size(), mix64(options.seed ^ hash_name("order")), static_cast<uint32_t>(epoch)),
+      windows_(windows.size()),
+      batch_sequences_(options.batch_sequences) {
+  if (options.batch_tokens == 0) return;
   int64_t rows = 0;
-  for (int64_t place = 0; place < count; ++place) {
-    const int64_t length = windows[static_cast<size_t>(plan.order[static_cast<size_t>(place)])].length;
-    const bool full = options.batch_tokens > 0
-                          ? rows + length > options.batch_tokens
-                          : place - (begins.empty() ? 0 : begins.back()) >= options.batch_sequences;
-    if (begins.empty() || full) {
-      begins.push_back(place);
+  for (int64_t place = 0; place < windows_; ++place) {
+    const int64_t length = windows[order_[place]].length;
+    if (batch_begins_.empty() || rows + length > options.batch_tokens) {
+      batch_begins_.push_back(place);
       rows = 0;
     }
     rows += length;
   }
-  begins.push_back(count);
+  batch_begins_.push_back(windows_);
 }
 
-Loader::Loader(Vector<const int32_t> items, std::vector<Window> windows, Masking masking, const LoaderOptions& options)
+int64_t EpochPlan::batches() const {
+  return batch_begins_.empty() ? block_count(windows_, batch_sequences_)
+                               : static_cast<int64_t>(batch_begins_.size()) - 1;
+}
+
+FlatRange EpochPlan::places(int64_t batch) const {
+  if (batch_begins_.empty()) {
+    return {batch * batch_sequences_, std::min((batch + 1) * batch_sequences_, windows_)};
+  }
+  return {batch_begins_[static_cast<size_t>(batch)], batch_begins_[static_cast<size_t>(batch) + 1]};
+}
+
+Loader::Loader(Vector<const int32_t> items, Windows windows, Masking masking, const LoaderOptions& options)
     : items_(items), windows_(std::move(windows)), masking_(masking), options_(options) {
-  CHECK(!windows_.empty(),
+  CHECK(windows_.size() > 0,
         "there is no training sequence: every one is empty after the split; look at data.filters "
         "and data.split");
   reserve();
@@ -74,12 +106,15 @@ Loader::~Loader() {
 
 // Takes at once the memory of the largest batch that can come, so that no later step allocates.
 void Loader::reserve() {
-  std::vector<int64_t> lengths;
-  for (const Window& window : windows_) lengths.push_back(window.length);
-  std::sort(lengths.begin(), lengths.end(), std::greater<>());
-  const int64_t longest = lengths.front();
-  int64_t samples = std::min(options_.batch_sequences, windows());
-  int64_t rows = std::accumulate(lengths.begin(), lengths.begin() + samples, int64_t{0});
+  const std::vector<int64_t> counts = windows_.length_counts();
+  int64_t longest = static_cast<int64_t>(counts.size()) - 1;
+  while (counts[static_cast<size_t>(longest)] == 0) --longest;
+  int64_t samples = std::min(options_.batch_sequences, windows()), rows = 0;
+  for (int64_t length = longest, left = samples; left > 0; --length) {
+    const int64_t taken = std::min(left, counts[static_cast<size_t>(length)]);
+    rows += taken * length;
+    left -= taken;
+  }
   if (options_.batch_tokens > 0) {
     samples = std::min(options_.batch_tokens, windows());
     rows = std::max(options_.batch_tokens, longest);
@@ -102,9 +137,8 @@ void Loader::reserve() {
 }
 
 const EpochPlan& Loader::plan_of(int64_t epoch) {
-  if (epoch != planned_epoch_) plan_epoch(windows_, options_, epoch, plan_);
-  planned_epoch_ = epoch;
-  return plan_;
+  if (!plan_ || epoch != plan_->epoch()) plan_.emplace(windows_, options_, epoch);
+  return *plan_;
 }
 
 int64_t Loader::batches(int64_t epoch) {
@@ -115,12 +149,11 @@ int64_t Loader::batches(int64_t epoch) {
 // The batch's samples, longest first, of equals the first drawn first.
 void Loader::choose_samples(const EpochPlan& plan, int64_t batch) {
   samples_.clear();
-  const int64_t end = plan.batch_begins[static_cast<size_t>(batch) + 1];
-  for (int64_t place = plan.batch_begins[static_cast<size_t>(batch)]; place < end; ++place) {
-    const int64_t window = plan.order[static_cast<size_t>(place)];
-    samples_.push_back({.window = window,
-                        .number = static_cast<uint32_t>(samples_.size()),
-                        .length = windows_[static_cast<size_t>(window)].length});
+  const FlatRange places = plan.places(batch);
+  for (int64_t place = places.begin; place < places.end; ++place) {
+    const int64_t window = plan.window_at(place);
+    samples_.push_back(
+        {.window = window, .number = static_cast<uint32_t>(samples_.size()), .length = windows_[window].length});
   }
   std::sort(samples_.begin(), samples_.end(), [](const Sample& a, const Sample& b) {
     return a.length != b.length ? a.length > b.length : a.number < b.number;
@@ -152,7 +185,7 @@ void Loader::fill_shard(StepBatch& step, int shard) {
       piece = &step.pieces[pieces++];
       piece->clear();
     }
-    const Window& window = windows_[static_cast<size_t>(sample.window)];
+    const Window window = windows_[sample.window];
     masking_.append(*piece, items_.slice(window.begin, window.length), sample.window, step.epoch, sample.number,
                     options_.max_length);
   }

@@ -6,9 +6,11 @@
 #include <cstdint>
 #include <exception>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
+#include "core/permutation.h"
 #include "core/view.h"
 #include "data/batch.h"
 #include "data/config.h"
@@ -21,9 +23,29 @@ struct Window {
   int32_t length;
 };
 
-// Cuts training ranges [begins[s], ends[s]) into windows of at most max_length items: the last ones of each sequence,
-// or windows that slide back from its end by `window_stride` until its start is covered. Empty ranges give none.
-std::vector<Window> make_windows(Vector<const int64_t> begins, Vector<const int64_t> ends, const DataConfig& config);
+// Training ranges [begins[s], ends[s]) cut into windows of at most max_length items: the last ones of each sequence, or
+// windows that slide back from its end by `window_stride` until its start is covered. Empty ranges give none. A window
+// is computed when it is asked for: where each range has one, nothing is stored, else a number a sequence.
+class Windows {
+ public:
+  // The ranges must outlive the windows.
+  Windows(Vector<const int64_t> begins, Vector<const int64_t> ends, const DataConfig& config);
+
+  int64_t size() const { return size_; }
+  // Sequence by sequence, and in each of them from its end to its start.
+  Window operator[](int64_t index) const;
+  // How many windows there are of each length from 0 to max_length.
+  std::vector<int64_t> length_counts() const;
+
+ private:
+  int64_t count_of(int64_t sequence) const;
+
+  Vector<const int64_t> begins_, ends_;
+  int64_t max_length_;
+  int64_t stride_;  // 0: one window a sequence
+  int64_t size_ = 0;
+  std::vector<int64_t> firsts_;  // each sequence's first window, unless it is the sequence's own number
+};
 
 struct LoaderOptions {
   int64_t max_length;
@@ -38,16 +60,25 @@ struct LoaderOptions {
   int local_shards = 1;
 };
 
-// An epoch's samples: the order of the windows, a Fisher-Yates shuffle with Philox draws named by (seed, epoch, place),
-// and where each batch begins in it, with the number of windows as the last entry.
-struct EpochPlan {
-  std::vector<int64_t> order;
-  std::vector<int64_t> batch_begins;
+// An epoch's samples: windows in the order of a permutation named by (seed, epoch), cut into batches.
+class EpochPlan {
+ public:
+  EpochPlan(const Windows& windows, const LoaderOptions& options, int64_t epoch);
 
-  int64_t batches() const { return static_cast<int64_t>(batch_begins.size()) - 1; }
+  int64_t epoch() const { return epoch_; }
+  int64_t batches() const;
+  // The places of a batch, and the window at a place.
+  FlatRange places(int64_t batch) const;
+  int64_t window_at(int64_t place) const { return order_[place]; }
+
+ private:
+  int64_t epoch_;
+  Permutation order_;
+  int64_t windows_;
+  int64_t batch_sequences_;
+  std::vector<int64_t>
+      batch_begins_;  // where batches are counted in rows, with the number of windows as the last entry
 };
-// Makes `plan` that of the epoch and keeps its memory.
-void plan_epoch(const std::vector<Window>& windows, const LoaderOptions& options, int64_t epoch, EpochPlan& plan);
 
 // One optimizer step's samples, in pieces that are worked through one after the other (their gradients add up). Samples
 // are ordered by length, longest first: which samples form a batch is a draw of the epoch's permutation alone, so this
@@ -64,12 +95,12 @@ struct StepBatch {
 class Loader {
  public:
   // `items` is the dataset's item list and must outlive the loader.
-  Loader(Vector<const int32_t> items, std::vector<Window> windows, Masking masking, const LoaderOptions& options);
+  Loader(Vector<const int32_t> items, Windows windows, Masking masking, const LoaderOptions& options);
   ~Loader();
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
-  int64_t windows() const { return static_cast<int64_t>(windows_.size()); }
+  int64_t windows() const { return windows_.size(); }
   // Batches in an epoch; with batches by tokens it varies between epochs.
   int64_t batches(int64_t epoch);
   // The batch, valid until the next call; the one after it is prepared meanwhile.
@@ -85,14 +116,13 @@ class Loader {
   void prefetch_loop();
 
   Vector<const int32_t> items_;
-  std::vector<Window> windows_;
+  Windows windows_;
   Masking masking_;
   LoaderOptions options_;
 
   // The plan of one epoch, guarded by plan_mutex_.
   std::mutex plan_mutex_;
-  int64_t planned_epoch_ = -1;
-  EpochPlan plan_;
+  std::optional<EpochPlan> plan_;
   struct Sample {
     int64_t window;
     uint32_t number;  // in the step

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "core/parallel.h"
 #include "data/text.h"
 #include "data/timestamp.h"
 
@@ -11,53 +12,91 @@ namespace {
 
 constexpr int64_t kLeastLength = 3;  // one item each for training, validation and test
 
-void add_single(EvaluationCases& cases, int64_t sequence, int64_t history_end, int32_t target) {
-  const auto begin = static_cast<int64_t>(cases.targets.size());
-  cases.targets.push_back(target);
-  cases.cases.push_back({sequence, history_end, begin, begin + 1});
+// What of a sequence is asked for.
+struct Asked {
+  int64_t begin, end;
+
+  bool nothing() const { return begin == end; }
+  bool has_history() const { return begin > 0; }
+};
+
+// How a sequence is cut: its first items are for training, those from `validation` on for validation, those from `test`
+// on for test.
+struct Cut {
+  int64_t validation, test, end;
+
+  Asked in_validation() const { return {validation, test}; }
+  Asked in_test() const { return {test, end}; }
+};
+
+// `last_seen_in` is the last sequence that asked for an item.
+void add_case(EvaluationCases& cases, const Dataset& dataset, int64_t sequence, const Asked& asked,
+              std::vector<int64_t>& last_seen_in) {
+  const Vector<const int32_t> items = dataset.sequence(sequence);
+  const auto targets_begin = static_cast<int64_t>(cases.targets.size());
+  for (int64_t i = asked.begin; i < asked.end; ++i) {
+    if (last_seen_in[items[i]] == sequence) continue;
+    last_seen_in[items[i]] = sequence;
+    cases.targets.push_back(items[i]);
+  }
+  cases.cases.push_back({sequence, asked.begin, targets_begin, static_cast<int64_t>(cases.targets.size())});
 }
 
-Split leave_one_out(const Dataset& dataset) {
+// Two walks, so that no more than the part is ever held.
+EvaluationCases make_cases(const Dataset& dataset, const CasePart& part, FunctionRef<Asked(int64_t sequence)> asked_of,
+                           int64_t& without_history) {
+  int64_t count = 0;
+  for (int64_t s = 0; s < dataset.sequence_count(); ++s) {
+    const Asked asked = asked_of(s);
+    if (!asked.nothing()) ++(asked.has_history() ? count : without_history);
+  }
+  const int64_t first = count * part.index / part.count, last = count * (part.index + 1) / part.count;
+  EvaluationCases cases;
+  cases.elsewhere = count - (last - first);
+  cases.cases.reserve(static_cast<size_t>(last - first));
+  cases.targets.reserve(static_cast<size_t>(last - first));
+  std::vector<int64_t> last_seen_in(static_cast<size_t>(dataset.item_count()), -1);
+  int64_t number = 0;
+  for (int64_t s = 0; s < dataset.sequence_count() && number < last; ++s) {
+    const Asked asked = asked_of(s);
+    if (asked.nothing() || !asked.has_history()) continue;
+    if (number++ >= first) add_case(cases, dataset, s, asked, last_seen_in);
+  }
+  return cases;
+}
+
+Split cut_all(const Dataset& dataset, const CasePart& part, FunctionRef<Cut(int64_t sequence)> cut_of) {
   Split split;
+  split.training_ends.reserve(static_cast<size_t>(dataset.sequence_count()));
+  for (int64_t s = 0; s < dataset.sequence_count(); ++s) {
+    const int64_t training = cut_of(s).validation;
+    split.training_ends.push_back(dataset.offsets[s] + training);
+    split.training_interactions += training;
+  }
+  split.validation = make_cases(
+      dataset, part, [&](int64_t s) { return cut_of(s).in_validation(); }, split.validation_without_history);
+  split.test = make_cases(
+      dataset, part, [&](int64_t s) { return cut_of(s).in_test(); }, split.test_without_history);
+  return split;
+}
+
+Split leave_one_out(const Dataset& dataset, const CasePart& part) {
+  Split split = cut_all(dataset, part, [&](int64_t s) {
+    const int64_t n = dataset.length(s);
+    return n < kLeastLength ? Cut{n, n, n} : Cut{n - 2, n - 1, n};
+  });
   int64_t longest = 0;
   for (int64_t s = 0; s < dataset.sequence_count(); ++s) {
-    const Vector<const int32_t> items = dataset.sequence(s);
-    const int64_t n = items.size();
-    longest = std::max(longest, n);
-    if (n < kLeastLength) {
-      ++split.too_short;
-      split.training_ends.push_back(dataset.offsets[s + 1]);
-      continue;
-    }
-    split.training_ends.push_back(dataset.offsets[s + 1] - 2);
-    add_single(split.validation, s, n - 2, items[n - 2]);
-    add_single(split.test, s, n - 1, items[n - 1]);
+    longest = std::max(longest, dataset.length(s));
+    split.too_short += dataset.length(s) < kLeastLength;
   }
-  CHECK(split.test.size() > 0, "no sequence is long enough to be evaluated: the longest of ",
+  CHECK(split.test.size_of_all() > 0, "no sequence is long enough to be evaluated: the longest of ",
         grouped(dataset.sequence_count()), " has ", longest, longest == 1 ? " interaction" : " interactions",
         ", and leave_one_out needs ", kLeastLength);
   return split;
 }
 
-// Appends the case of one sequence whose window is [begin, end) of the sequence.
-void add_window(EvaluationCases& cases, int64_t& without_history, const Dataset& dataset, int64_t sequence,
-                int64_t begin, int64_t end, std::vector<int64_t>& last_seen_in) {
-  if (begin == end) return;
-  if (begin == 0) {
-    ++without_history;
-    return;
-  }
-  const Vector<const int32_t> items = dataset.sequence(sequence);
-  const auto targets_begin = static_cast<int64_t>(cases.targets.size());
-  for (int64_t i = begin; i < end; ++i) {
-    if (last_seen_in[items[i]] == sequence) continue;
-    last_seen_in[items[i]] = sequence;
-    cases.targets.push_back(items[i]);
-  }
-  cases.cases.push_back({sequence, begin, targets_begin, static_cast<int64_t>(cases.targets.size())});
-}
-
-Split temporal(const Dataset& dataset, const TemporalSplitConfig& config) {
+Split temporal(const Dataset& dataset, const TemporalSplitConfig& config, const CasePart& part) {
   CHECK(dataset.timestamps, "data.split is \"temporal\", but the data has no timestamps");
   const int64_t validation_from =
       ticks_of(config.validation_from, dataset.timestamp_unit, "data.temporal.validation_from");
@@ -65,22 +104,17 @@ Split temporal(const Dataset& dataset, const TemporalSplitConfig& config) {
   CHECK(validation_from < test_from, "data.temporal.validation_from (", config.validation_from,
         ") must be before data.temporal.test_from (", config.test_from, ")");
 
-  Split split;
-  const auto items = static_cast<size_t>(dataset.item_count());
-  std::vector<int64_t> seen_in_validation(items, -1), seen_in_test(items, -1);
-  for (int64_t s = 0; s < dataset.sequence_count(); ++s) {
+  const Split split = cut_all(dataset, part, [&](int64_t s) {
     const Vector<const int64_t> times = dataset.timestamps.slice(dataset.offsets[s], dataset.length(s));
-    const int64_t validation = std::lower_bound(times.begin(), times.end(), validation_from) - times.begin();
-    const int64_t test = std::lower_bound(times.begin(), times.end(), test_from) - times.begin();
-    split.training_ends.push_back(dataset.offsets[s] + validation);
-    add_window(split.validation, split.validation_without_history, dataset, s, validation, test, seen_in_validation);
-    add_window(split.test, split.test_without_history, dataset, s, test, times.size(), seen_in_test);
-  }
+    return Cut{std::lower_bound(times.begin(), times.end(), validation_from) - times.begin(),
+               std::lower_bound(times.begin(), times.end(), test_from) - times.begin(), times.size()};
+  });
   const auto refuse_empty = [&](const EvaluationCases& cases, const char* name, int64_t without_history) {
+    if (cases.size_of_all() > 0) return;
     const auto [first, last] = std::minmax_element(dataset.timestamps.begin(), dataset.timestamps.end());
-    CHECK(cases.size() > 0, "the temporal split leaves no sequence for ", name, ": ", grouped(without_history),
-          " have interactions in its time but none before; the data goes from ",
-          format_ticks(*first, dataset.timestamp_unit), " to ", format_ticks(*last, dataset.timestamp_unit));
+    fail("the temporal split leaves no sequence for ", name, ": ", grouped(without_history),
+         " have interactions in its time but none before; the data goes from ",
+         format_ticks(*first, dataset.timestamp_unit), " to ", format_ticks(*last, dataset.timestamp_unit));
   };
   refuse_empty(split.validation, "validation", split.validation_without_history);
   refuse_empty(split.test, "test", split.test_without_history);
@@ -89,12 +123,8 @@ Split temporal(const Dataset& dataset, const TemporalSplitConfig& config) {
 
 }  // namespace
 
-Split make_split(const Dataset& dataset, const DataConfig& config) {
-  Split split = config.split == "temporal" ? temporal(dataset, config.temporal) : leave_one_out(dataset);
-  for (int64_t s = 0; s < dataset.sequence_count(); ++s) {
-    split.training_interactions += split.training_ends[s] - dataset.offsets[s];
-  }
-  return split;
+Split make_split(const Dataset& dataset, const DataConfig& config, const CasePart& part) {
+  return config.split == "temporal" ? temporal(dataset, config.temporal, part) : leave_one_out(dataset, part);
 }
 
 std::string unasked_text(const Split& split) {

@@ -20,11 +20,18 @@ struct EvaluationCase {
   int64_t targets_begin, targets_end;
 };
 
+// Part `index` of `count` about equal parts of the cases, in their order: each rank holds its own.
+struct CasePart {
+  int index = 0, count = 1;
+};
+
 struct EvaluationCases {
   std::vector<EvaluationCase> cases;  // by sequence, ascending
   std::vector<int32_t> targets;
+  int64_t elsewhere = 0;  // how many cases the other parts hold
 
   int64_t size() const { return static_cast<int64_t>(cases.size()); }
+  int64_t size_of_all() const { return size() + elsewhere; }
   Vector<const int32_t> targets_of(const EvaluationCase& one) const {
     return Vector<const int32_t>(targets.data() + one.targets_begin, one.targets_end - one.targets_begin);
   }
@@ -47,8 +54,9 @@ struct Split {
 // temporal: training is what comes before validation_from, validation asks for what comes from then until test_from,
 // test for what comes from test_from on; histories are all that comes before, so that those of test include the
 // validation window.
-// Throws Error when a time is missing or wrong, and when no sequence can be evaluated in validation or in test.
-Split make_split(const Dataset& dataset, const DataConfig& config);
+// The cases are those of `part`. Throws Error when a time is missing or wrong, and when no sequence can be evaluated in
+// validation or in test.
+Split make_split(const Dataset& dataset, const DataConfig& config, const CasePart& part = {});
 
 // What of the data is not evaluated and why, for people, in one line; empty when all of it is.
 std::string unasked_text(const Split& split);

@@ -2,9 +2,10 @@
 # two_hosts.sh [plain|delay|cut]: two ranks on two hosts that are network namespaces of this machine, each with a host
 # name, /dev/shm and /tmp of its own and a cable between them, so that nothing but messages can join the ranks.
 #   plain   the run says that it goes by messages, and ends at the bits of the same run in shared memory
-#   delay   the same with 20 ms of delay in each direction
+#   delay   the same with a cable that takes 20 ms in each direction (scripts/delayed_cable.py)
 #   cut     the cable is cut in mid-run: both hosts' ranks end, with the line that says who was where
-# Needs root, iproute2, and netem in the kernel for delay; where something is missing it says so and exits with 77.
+# Needs root and iproute2, for delay python3, ping and /dev/net/tun, too; where something is missing it says so and
+# exits with 77.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mode=${1:-plain}
@@ -19,12 +20,16 @@ skip() {
 }
 case $mode in plain | delay | cut) ;; *) echo "two_hosts.sh: plain, delay or cut, not $mode" >&2; exit 2 ;; esac
 [ "$(id -u)" = 0 ] || skip "needs root, to make network namespaces"
-for tool in ip tc nsenter unshare mpirun; do command -v $tool >/dev/null || skip "needs $tool (iproute2, util-linux, openmpi)"; done
+for tool in ip nsenter unshare mpirun; do command -v $tool >/dev/null || skip "needs $tool (iproute2, util-linux, openmpi)"; done
+if [ "$mode" = delay ]; then
+  for tool in python3 ping; do command -v $tool >/dev/null || skip "needs $tool (iputils-ping) for a delay"; done
+  [ -c /dev/net/tun ] || skip "needs /dev/net/tun for a delay"
+fi
 
 work=$(mktemp -d)
 near=loom-a-$$ far=loom-b-$$
 declare -A address=([$near]=10.213.77.1 [$far]=10.213.77.2)
-launcher=""
+launcher="" cable=""
 
 # The processes of a host, which nobody but this script has started.
 processes() { ip netns pids "$1" 2>/dev/null || true; }
@@ -32,6 +37,7 @@ processes() { ip netns pids "$1" 2>/dev/null || true; }
 ranks() { for pid in $(processes "$1"); do [ "$(readlink "/proc/$pid/exe")" != "$program" ] || echo "$pid"; done; }
 
 clean_up() {
+  [ -z "$cable" ] || kill $cable 2>/dev/null || true
   for host in $near $far; do
     kill -9 $(processes $host) 2>/dev/null || true
     ip netns del $host 2>/dev/null || true
@@ -55,11 +61,25 @@ make_hosts() {
   make_host $near
   make_host $far
   printf '127.0.0.1 localhost\n%s %s\n%s %s\n' ${address[$near]} $near ${address[$far]} $far >"$work/hosts"
-  ip link add eth0 netns $near type veth peer name eth0 netns $far
+  if [ "$mode" = delay ]; then
+    make_delayed_cable
+  else
+    ip link add eth0 netns $near type veth peer name eth0 netns $far
+  fi
   for host in $near $far; do
     ip -n $host address add ${address[$host]}/24 dev eth0
     ip -n $host link set eth0 up
   done
+}
+
+make_delayed_cable() {
+  scripts/delayed_cable.py $near $far 20 >"$work/cable" 2>"$work/log" &
+  cable=$!
+  for ((tries = 0; tries < 100; ++tries)); do
+    [ ! -s "$work/cable" ] || return 0
+    sleep 0.1
+  done
+  failed "there is no cable with a delay"
 }
 
 # What mpirun calls in place of ssh: AGENT HOST COMMAND... The command gets a host name and folders of its own.
@@ -91,20 +111,12 @@ bits() { "$program" inspect "$1/checkpoint-last.h5" | awk '$1 == "content_sha256
 compare_with_one_host() {
   train $near:2 "$work/one-host" || failed "the run on one host failed"
   grep -q '2 ranks by shared memory' "$work/log" || failed "the run on one host did not go by shared memory"
-  [ "$mode" = plain ] || delay_messages
+  [ "$mode" = plain ] || ip netns exec $near ping -c 3 -q ${address[$far]} | tail -n 1
   train $near:1,$far:1 "$work/two-hosts" || failed "the run on two hosts failed"
   grep -q '2 ranks by messages' "$work/log" || failed "the run on two hosts did not go by messages"
   [ "$(bits "$work/one-host")" = "$(bits "$work/two-hosts")" ] || failed "two hosts end at other bits than one"
   echo "two_hosts.sh $mode: 2 ranks by messages on two hosts end at the bits of 2 ranks by shared memory on one"
   grep 'steps of' "$work/log"
-}
-
-delay_messages() {
-  for host in $near $far; do
-    ip netns exec $host tc qdisc add dev eth0 root netem delay 20ms 2>"$work/tc" ||
-      skip "this kernel cannot delay packets: tc netem says: $(cat "$work/tc")"
-  done
-  ip netns exec $near ping -c 3 -q ${address[$far]} | tail -n 1
 }
 
 now() { echo "${EPOCHREALTIME/[.,]/}"; }  # in microseconds

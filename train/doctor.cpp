@@ -26,7 +26,6 @@ namespace itemloom {
 namespace {
 
 constexpr double kSecondsEach = 0.4;
-constexpr int64_t kMostExchangeBytes = *std::max_element(std::begin(kExchangeBytes), std::end(kExchangeBytes));
 
 using Json = nlohmann::json;
 
@@ -129,12 +128,13 @@ int64_t count_wrong_sums(Communicator& communicator, ExchangeBuffer& buffer) {
   return wrong;
 }
 
-void measure_rates(Communicator& communicator, Diagnosis& diagnosis) {
+void measure_rates(Communicator& communicator, const std::vector<int64_t>& exchange_bytes, Diagnosis& diagnosis) {
+  const int64_t most = *std::max_element(exchange_bytes.begin(), exchange_bytes.end());
   HostBlock copy;
-  together(communicator, [&] { copy = HostBlock(kMostExchangeBytes); });
-  const auto buffer = communicator.make_exchange_buffer(kMostExchangeBytes / static_cast<int64_t>(sizeof(float)));
+  together(communicator, [&] { copy = HostBlock(most); });
+  const auto buffer = communicator.make_exchange_buffer(most / static_cast<int64_t>(sizeof(float)));
   diagnosis.wrong_sums = communicator.size() > 1 ? count_wrong_sums(communicator, *buffer) : 0;
-  for (const int64_t bytes : kExchangeBytes) {
+  for (const int64_t bytes : exchange_bytes) {
     ExchangeRate rate{.bytes = bytes};
     const FlatRange range{0, bytes / static_cast<int64_t>(sizeof(float))};
     if (communicator.size() > 1) {
@@ -147,9 +147,9 @@ void measure_rates(Communicator& communicator, Diagnosis& diagnosis) {
 }
 
 // Memory of a file system that is full ends a process without a word when it is touched.
-bool shared_memory_holds_buffers(const Diagnosis& diagnosis) {
+bool shared_memory_holds_buffers(const Diagnosis& diagnosis, const std::vector<int64_t>& exchange_bytes) {
   if (diagnosis.ranks.size() == 1 || diagnosis.transport != "shared memory") return true;
-  const int64_t needed = kMostExchangeBytes + (1 << 20);
+  const int64_t needed = *std::max_element(exchange_bytes.begin(), exchange_bytes.end()) + (1 << 20);
   return diagnosis.ranks.front().shared_memory_free > needed * static_cast<int64_t>(diagnosis.ranks.size());
 }
 
@@ -217,11 +217,11 @@ int64_t Diagnosis::hosts() const {
   return static_cast<int64_t>(names.size());
 }
 
-Diagnosis examine(Communicator& communicator, const std::string& run) {
+Diagnosis examine(Communicator& communicator, const std::string& run, const std::vector<int64_t>& exchange_bytes) {
   Diagnosis diagnosis;
   diagnosis.transport = communicator.transport();
   diagnosis.ranks = look_at_ranks(communicator);
-  if (shared_memory_holds_buffers(diagnosis)) measure_rates(communicator, diagnosis);
+  if (shared_memory_holds_buffers(diagnosis, exchange_bytes)) measure_rates(communicator, exchange_bytes, diagnosis);
   diagnosis.run = run;
   if (!run.empty()) diagnosis.folders = look_at_folder(communicator, run);
   return diagnosis;

@@ -72,13 +72,11 @@ struct ExchangeRate {
   double share_of_memcpy() const { return memcpy_seconds / all_reduce_seconds; }
 };
 
-inline constexpr int64_t kExchangeBytes[] = {1'000'000, 64'000'000};
-
 // The same on every rank.
 struct Diagnosis {
   std::string transport;
   std::vector<RankFacts> ranks;
-  std::vector<ExchangeRate> rates;   // by kExchangeBytes; empty where shared memory is too small for the larger one
+  std::vector<ExchangeRate> rates;   // as asked for; empty where shared memory is too small for the larger one
   int64_t wrong_sums = 0;            // of floats that went through an all-reduce
   std::string run;                   // the folder that was asked for; empty: none
   std::vector<FolderFacts> folders;  // by rank, where a folder was asked for
@@ -86,8 +84,9 @@ struct Diagnosis {
   int64_t hosts() const;
 };
 
-// A collective of about two seconds. Of a run folder that is not there, nothing stays.
-Diagnosis examine(Communicator& communicator, const std::string& run);
+// A collective of about a second for each of `exchange_bytes`, the sizes of buffers whose all-reduce is timed (at least
+// one). Of a run folder that is not there, nothing stays.
+Diagnosis examine(Communicator& communicator, const std::string& run, const std::vector<int64_t>& exchange_bytes);
 
 struct Verdict {
   bool fatal;  // training would fail

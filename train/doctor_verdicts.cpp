@@ -106,7 +106,9 @@ void judge_rates(const Diagnosis& diagnosis, Verdicts& verdicts) {
     refuse(verdicts, diagnosis.wrong_sums, " sums over the ranks were wrong: data changes on its way between them");
   }
   if (diagnosis.ranks.size() == 1 || diagnosis.rates.empty()) return;
-  const ExchangeRate& rate = diagnosis.rates.back();
+  // The largest, of which the time between two messages is the smallest part.
+  const ExchangeRate& rate = *std::max_element(diagnosis.rates.begin(), diagnosis.rates.end(),
+                                               [](const auto& a, const auto& b) { return a.bytes < b.bytes; });
   if (diagnosis.hosts() > 1) {
     if (rate.all_reduce_rate() >= kLeastNetworkRate) return;
     advise(verdicts, "the all-reduce between the hosts moves only ", static_cast<int64_t>(rate.all_reduce_rate() / 1e6),

@@ -7,51 +7,40 @@
 namespace itemloom {
 namespace {
 
-// Means over the cases; `ranks` holds a case's targets one after the other.
-std::vector<double> mean_metrics(const EvaluationCases& cases, const std::vector<Metric>& metrics,
+// The values of all ranks, one after the other.
+template <class T>
+std::vector<T> gather_all(Communicator& communicator, const std::vector<T>& mine) {
+  if (communicator.size() == 1) return mine;
+  const auto count = static_cast<int64_t>(mine.size());
+  std::vector<int64_t> counts(static_cast<size_t>(communicator.size()));
+  communicator.all_gather(&count, sizeof count, counts.data());
+  const auto most = static_cast<size_t>(*std::max_element(counts.begin(), counts.end()));
+  std::vector<T> padded = mine, all(most * counts.size()), values;
+  padded.resize(most);
+  communicator.all_gather(padded.data(), static_cast<int64_t>(most * sizeof(T)), all.data());
+  for (size_t rank = 0; rank < counts.size(); ++rank) {
+    const auto begin = all.begin() + static_cast<int64_t>(most * rank);
+    values.insert(values.end(), begin, begin + counts[rank]);
+  }
+  return values;
+}
+
+// Means over the cases, which have so many targets each; `ranks` holds a case's targets one after the other.
+std::vector<double> mean_metrics(const std::vector<int64_t>& target_counts, const std::vector<Metric>& metrics,
                                  const std::vector<double>& ranks) {
   std::vector<double> sums(metrics.size());
   std::vector<double> ascending;
-  for (const EvaluationCase& one : cases.cases) {
-    ascending.assign(ranks.begin() + one.targets_begin, ranks.begin() + one.targets_end);
+  auto next = ranks.begin();
+  for (const int64_t targets : target_counts) {
+    ascending.assign(next, next + targets);
+    next += targets;
     std::sort(ascending.begin(), ascending.end());
     for (size_t index = 0; index < metrics.size(); ++index) {
       sums[index] += metric_value(metrics[index], Vector<const double>(ascending.data(), ascending.size()));
     }
   }
-  for (double& sum : sums) sum /= static_cast<double>(cases.size());
+  for (double& sum : sums) sum /= static_cast<double>(target_counts.size());
   return sums;
-}
-
-// The part of `count` cases that a rank takes.
-FlatRange part_of(int64_t count, int rank, int size) {
-  return {count * rank / size, count * (rank + 1) / size};
-}
-
-// All ranks' targets' ranks, in the order of the cases, from those of each one's part.
-std::vector<double> gather_ranks(Communicator& communicator, const EvaluationCases& cases,
-                                 const std::vector<double>& mine) {
-  if (communicator.size() == 1) return mine;
-  auto targets_begin = [&](int64_t place) {
-    return place < cases.size() ? cases.cases[static_cast<size_t>(place)].targets_begin
-                                : static_cast<int64_t>(cases.targets.size());
-  };
-  auto targets_of = [&](int rank) {
-    const FlatRange part = part_of(cases.size(), rank, communicator.size());
-    return FlatRange{targets_begin(part.begin), targets_begin(part.end)};
-  };
-  int64_t most = 0;
-  for (int rank = 0; rank < communicator.size(); ++rank) most = std::max(most, targets_of(rank).size());
-  std::vector<double> padded = mine, all(static_cast<size_t>(most * communicator.size()));
-  padded.resize(static_cast<size_t>(most));
-  communicator.all_gather(padded.data(), most * static_cast<int64_t>(sizeof(double)), all.data());
-  std::vector<double> ranks;
-  ranks.reserve(cases.targets.size());
-  for (int rank = 0; rank < communicator.size(); ++rank) {
-    const auto begin = all.begin() + most * rank;
-    ranks.insert(ranks.end(), begin, begin + targets_of(rank).size());
-  }
-  return ranks;
 }
 
 nlohmann::ordered_json named(const std::vector<Metric>& metrics, const std::vector<double>& values) {
@@ -95,32 +84,33 @@ nlohmann::ordered_json EvaluationResult::to_json() const {
 EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, const std::string& split,
                           const EvaluationConfig& config, const std::vector<NamedScorer>& scorers,
                           Communicator& communicator) {
-  CHECK(cases.size() > 0, "there is nothing to evaluate in the ", split, " split");
+  CHECK(cases.size_of_all() > 0, "there is nothing to evaluate in the ", split, " split");
   std::vector<RankingCase> questions;
-  const FlatRange mine = part_of(cases.size(), communicator.rank(), communicator.size());
-  questions.reserve(static_cast<size_t>(mine.size()));
-  for (int64_t place = mine.begin; place < mine.end; ++place) {
-    const EvaluationCase& one = cases.cases[static_cast<size_t>(place)];
+  std::vector<int64_t> target_counts;
+  questions.reserve(cases.cases.size());
+  for (const EvaluationCase& one : cases.cases) {
     questions.push_back({.history = dataset.items.slice(dataset.offsets[one.sequence], one.history_end),
                          .targets = cases.targets_of(one)});
+    target_counts.push_back(questions.back().targets.size());
   }
   std::vector<Scorer*> rankers;
   for (const NamedScorer& one : scorers) rankers.push_back(one.scorer);
   std::vector<TargetRanks> ranks = rank_targets(rankers, questions, config.batch_size);
+  target_counts = gather_all(communicator, target_counts);
   for (TargetRanks& one : ranks) {
-    one.excluded = gather_ranks(communicator, cases, one.excluded);
-    one.kept = gather_ranks(communicator, cases, one.kept);
+    one.excluded = gather_all(communicator, one.excluded);
+    one.kept = gather_all(communicator, one.kept);
   }
   EvaluationResult result{.split = split,
                           .seen_items = config.seen_items,
-                          .cases = cases.size(),
+                          .cases = cases.size_of_all(),
                           .metrics = parse_metrics(config.metrics),
                           .lines = {},
                           .ranks = {}};
   for (size_t line = 0; line < scorers.size(); ++line) {
     result.lines.push_back({.name = scorers[line].name,
-                            .excluded = mean_metrics(cases, result.metrics, ranks[line].excluded),
-                            .kept = mean_metrics(cases, result.metrics, ranks[line].kept)});
+                            .excluded = mean_metrics(target_counts, result.metrics, ranks[line].excluded),
+                            .kept = mean_metrics(target_counts, result.metrics, ranks[line].kept)});
   }
   result.ranks = std::move(ranks.front());
   return result;

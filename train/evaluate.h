@@ -28,7 +28,7 @@ struct EvaluationResult {
   int64_t cases;
   std::vector<Metric> metrics;
   std::vector<EvaluationLine> lines;  // the model first
-  TargetRanks ranks;                  // the model's, one a target
+  TargetRanks ranks;                  // the model's, one a target of all cases
 
   // The model's configured figures: {"ndcg@10": ...}, and one of them.
   nlohmann::ordered_json model_metrics() const;
@@ -39,9 +39,9 @@ struct EvaluationResult {
   nlohmann::ordered_json to_json() const;
 };
 
-// Ranks the cases of a split by the scorers; `scorers.front()` is the model. Each rank takes a part of the cases, and
-// sums run over all cases in order, so the figures depend on neither batch size nor threads nor the number of ranks. A
-// collective.
+// Ranks the cases of a split by the scorers; `scorers.front()` is the model. Each rank has its part of the
+// cases, and sums run over all cases in order, so the figures depend on neither batch size nor threads nor the number
+// of ranks. A collective.
 struct NamedScorer {
   std::string name;
   Scorer* scorer;
@@ -53,7 +53,7 @@ EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, 
 EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, const std::string& split,
                           const EvaluationConfig& config, const std::vector<NamedScorer>& scorers);
 
-// Every target's rank by the model, one entry a target (HDF5, kind "ranks", version 1):
+// Every target's rank by the model, of all cases, one entry a target (HDF5, kind "ranks", version 1):
 // /case/{sequence,sequence_id,history_length,target,target_id,rank_seen_excluded,rank_seen_kept}.
 void dump_ranks(const Dataset& dataset, const EvaluationCases& cases, const EvaluationResult& result,
                 const std::string& path);

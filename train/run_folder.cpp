@@ -120,7 +120,7 @@ std::string checkpoint_of(const RunFolder& folder, const std::string& wanted) {
 }  // namespace
 
 std::unique_ptr<OpenedRun> open_run(const std::string& path, const std::string& wanted, const std::string& device,
-                                    int ordinal) {
+                                    int ordinal, const CasePart& part) {
   const RunFolder folder(path);
   CHECK(folder.holds_run(), path, " holds no run (there is no ", folder.config(), ")");
   const std::string checkpoint = checkpoint_of(folder, wanted);
@@ -136,7 +136,7 @@ std::unique_ptr<OpenedRun> open_run(const std::string& path, const std::string& 
   use_threads(run->config.training);
   run->device = std::make_unique<Device>(device_kind(device.empty() ? run->config.device : device), ordinal);
   run->dataset = run_dataset(folder, run->config.data);
-  run->split = make_split(run->dataset, run->config.data);
+  run->split = make_split(run->dataset, run->config.data, part);
   run->instance =
       std::make_unique<ModelInstance>(*run->device, run->config.model, run->dataset.item_count(),
                                       run->config.data.max_length, static_cast<uint64_t>(run->config.training.seed));

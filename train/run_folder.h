@@ -95,9 +95,10 @@ struct OpenedRun {
 // `checkpoint` is "last", "best", or the path of one of the run's checkpoints; empty: the best one where there is one,
 // else the last. Throws Error when the folder holds no run or not that checkpoint, and when the dataset is not the one
 // that was trained on.
-// `device` is cpu or cuda; empty: the one that the run was trained on. `ordinal` counts GPUs.
+// `device` is cpu or cuda; empty: the one that the run was trained on. `ordinal` counts GPUs. The split holds a part of
+// the cases.
 std::unique_ptr<OpenedRun> open_run(const std::string& folder, const std::string& checkpoint = "",
-                                    const std::string& device = "cpu", int ordinal = 0);
+                                    const std::string& device = "cpu", int ordinal = 0, const CasePart& part = {});
 
 // The number of threads the config asks for. 0: one for each processor that this process may run on, shared among the
 // ranks that may run on the same ones. A collective.

@@ -8,15 +8,18 @@
 
 namespace itemloom {
 
-TrainingData make_training_data(Dataset dataset, const DataConfig& config) {
-  TrainingData data{.dataset = std::move(dataset), .split = {}, .windows = {}};
-  data.split = make_split(data.dataset, config);
-  const std::vector<int64_t>& ends = data.split.training_ends;
-  data.windows = make_windows(Vector<const int64_t>(data.dataset.offsets.data(), data.dataset.sequence_count()),
-                              Vector<const int64_t>(ends.data(), static_cast<int64_t>(ends.size())), config);
-  CHECK(!data.windows.empty(),
+TrainingData make_training_data(Dataset dataset, const DataConfig& config, const Communicator& communicator) {
+  TrainingData data{.dataset = std::move(dataset), .split = {}};
+  data.split = make_split(data.dataset, config, {.index = communicator.rank(), .count = communicator.size()});
+  CHECK(training_windows(data, config).size() > 0,
         "there is no training sequence: every one is empty after the split; look at data.filters and data.split");
   return data;
+}
+
+Windows training_windows(const TrainingData& data, const DataConfig& config) {
+  const std::vector<int64_t>& ends = data.split.training_ends;
+  return Windows(Vector<const int64_t>(data.dataset.offsets.data(), data.dataset.sequence_count()),
+                 Vector<const int64_t>(ends.data(), static_cast<int64_t>(ends.size())), config);
 }
 
 LoaderOptions loader_options(const Config& config, const ShardPlan& plan) {
@@ -39,11 +42,10 @@ void check_plan(const Config& config, const TrainingData& data, const Communicat
   const int ranks = communicator.size();
   CHECK(config.training.batch_tokens > 0 || config.training.batch_size >= ranks, "training.batch_size is ",
         config.training.batch_size, ", but ", ranks, " ranks share a batch; take fewer ranks or a larger batch");
-  CHECK(static_cast<int64_t>(data.windows.size()) >= ranks, "there are ", data.windows.size(),
-        " training sequences for ", ranks, " ranks; take fewer ranks");
-  const ShardPlan shards = shard_plan(config.training, communicator);
-  EpochPlan plan;
-  plan_epoch(data.windows, loader_options(config, shards), 0, plan);
+  const Windows windows = training_windows(data, config.data);
+  CHECK(windows.size() >= ranks, "there are ", windows.size(), " training sequences for ", ranks,
+        " ranks; take fewer ranks");
+  const EpochPlan plan(windows, loader_options(config, shard_plan(config.training, communicator)), 0);
   check_warmup_ends(config.optimizer.schedule, total_steps(config, plan.batches()));
 }
 

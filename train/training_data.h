@@ -14,12 +14,14 @@ namespace itemloom {
 
 struct TrainingData {
   Dataset dataset;
-  Split split;
-  std::vector<Window> windows;
+  Split split;  // with this rank's part of the cases
 };
 
 // Throws Error when nothing is left to train on or to ask about.
-TrainingData make_training_data(Dataset dataset, const DataConfig& config);
+TrainingData make_training_data(Dataset dataset, const DataConfig& config, const Communicator& communicator);
+
+// The windows of the data, which must outlive them.
+Windows training_windows(const TrainingData& data, const DataConfig& config);
 
 LoaderOptions loader_options(const Config& config, const ShardPlan& plan);
 

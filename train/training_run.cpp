@@ -107,11 +107,11 @@ class TrainingRun {
         folder_(folder),
         communicator_(communicator),
         device_(device),
-        dataset_(std::move(data.dataset)),
-        split_(std::move(data.split)),
-        instance_(device_, config_.model, dataset_.item_count(), config_.data.max_length, seed(), communicator,
+        data_(std::move(data)),
+        instance_(device_, config_.model, data_.dataset.item_count(), config_.data.max_length, seed(), communicator,
                   config_.optimizer.sharded),
-        loader_(dataset_.items, std::move(data.windows), Masking(config_.masking, seed(), dataset_.item_count()),
+        loader_(data_.dataset.items, training_windows(data_, config_.data),
+                Masking(config_.masking, seed(), data_.dataset.item_count()),
                 loader_options(config_, shard_plan(config_.training, communicator))),
         step_(device_, communicator, instance_, config_, total_steps(config_, loader_.batches(0))),
         kept_(folder, config_.training.keep_last, config_.training.keep_best),
@@ -141,8 +141,7 @@ class TrainingRun {
   RunFolder folder_;
   Communicator& communicator_;
   Device& device_;
-  Dataset dataset_;
-  Split split_;
+  TrainingData data_;
   ModelInstance instance_;
   Loader loader_;
   TrainingStep step_;
@@ -167,7 +166,7 @@ CheckpointState TrainingRun::checkpoint_state(Vector<float> parameters,
     const auto tensors = tensors_of(store, slot.values, config_.optimizer.name + "." + slot.name + "/");
     state.optimizer_slots.insert(state.optimizer_slots.end(), tensors.begin(), tensors.end());
   }
-  state.texts = {{"config_fingerprint", config_fingerprint(config_)}, {"dataset_hash", dataset_.hash}};
+  state.texts = {{"config_fingerprint", config_fingerprint(config_)}, {"dataset_hash", data_.dataset.hash}};
   state.integers = {{"epoch", state_.epoch},
                     {"batch", state_.batch},
                     {"step", state_.step},
@@ -333,8 +332,8 @@ double TrainingRun::validate(nlohmann::json& line) {
   communicator_.status().enter(RankPhase::kValidating);
   const auto start = std::chrono::steady_clock::now();
   ModelScorer scorer(device_, instance_.model(), config_.data.max_length);
-  const EvaluationResult result =
-      evaluate(dataset_, split_.validation, "validation", config_.evaluation, {{"model", &scorer}}, communicator_);
+  const EvaluationResult result = evaluate(data_.dataset, data_.split.validation, "validation", config_.evaluation,
+                                           {{"model", &scorer}}, communicator_);
   line["validation"] = result.model_metrics();
   line["validation_seconds"] = seconds_since(start);
   const double metric = result.model_metric(config_.training.early_stopping.metric);
@@ -413,10 +412,10 @@ RunOutcome TrainingRun::run() {
     return RunOutcome::kFinished;
   }
   spdlog::info("{} items, {} training sequences, {} parameters; {} rank{} by {}, {} thread{}, kernels {}",
-               dataset_.item_count(), loader_.windows(), instance_.parameters().count(), communicator_.size(),
+               data_.dataset.item_count(), loader_.windows(), instance_.parameters().count(), communicator_.size(),
                communicator_.size() > 1 ? "s" : "", communicator_.transport(), thread_count(),
                thread_count() > 1 ? "s each" : "", cpu_kernels());
-  if (const std::string unasked = unasked_text(split_); !unasked.empty()) spdlog::info("{}", unasked);
+  if (const std::string unasked = unasked_text(data_.split); !unasked.empty()) spdlog::info("{}", unasked);
   const SignalWatch signals;
   if (communicator_.is_first()) reports_.emplace(folder_, state_);
   while (!ended()) {
@@ -461,7 +460,7 @@ class RunStart {
       check_folder_can_be_made(folder_.path());
     }
     const DataConfig& config = loaded_.values.data;
-    data_ = make_training_data(resume_ ? run_dataset(folder_, config) : prepare(config), config);
+    data_ = make_training_data(resume_ ? run_dataset(folder_, config) : prepare(config), config, communicator_);
     check_plan(loaded_.values, *data_, communicator_);
     report_ = data_->dataset.report;
     has_checkpoint_ = resume_ && std::filesystem::exists(folder_.last_checkpoint());
@@ -474,7 +473,7 @@ class RunStart {
     const std::string path = has_own_dataset(config) ? folder_.dataset() : config.files.front();
     try {
       if (communicator_.local_rank() == 0) load_dataset(path);
-      data_ = make_training_data(load_dataset(path, DatasetUse::kTraining), config);
+      data_ = make_training_data(load_dataset(path, DatasetUse::kTraining), config, communicator_);
     } catch (const Error& error) {
       fail(error.what(),
            " (all hosts need the same files: keep --run and data.files where each of them can read them)");

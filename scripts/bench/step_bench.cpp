@@ -47,16 +47,18 @@ struct StepState {
     config.model.dropout = 0.2;
     config.model.attention_dropout = 0.2;
     config.masking.mask_last_share = 0;
-    std::vector<Window> windows;
+    offsets.push_back(0);
     for (int64_t length : lengths) {
-      windows.push_back({static_cast<int64_t>(history.size()), static_cast<int32_t>(length)});
       // Popular items are common, as in shops.
       for (int64_t i = 0; i < length; ++i) {
         const double draw = std::fmod(0.6180339887 * static_cast<double>(history.size()), 1.0);
         history.push_back(static_cast<int32_t>(std::min<double>(items - 1, std::pow(draw, 2) * items)));
       }
+      offsets.push_back(static_cast<int64_t>(history.size()));
     }
     instance = std::make_unique<ModelInstance>(device, config.model, items, max_length, 1);
+    const Windows windows(Vector<const int64_t>(offsets.data(), lengths.size()),
+                          Vector<const int64_t>(offsets.data() + 1, lengths.size()), config.data);
     loader = std::make_unique<Loader>(Vector<const int32_t>(history.data(), history.size()), windows,
                                       Masking(config.masking, 1, items),
                                       LoaderOptions{.max_length = max_length,
@@ -71,6 +73,7 @@ struct StepState {
   Config config;
   Device device;
   std::vector<int32_t> history;
+  std::vector<int64_t> offsets;
   std::unique_ptr<ModelInstance> instance;
   std::unique_ptr<Communicator> communicator = make_self_communicator();
   std::unique_ptr<Loader> loader;

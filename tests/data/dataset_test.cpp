@@ -204,6 +204,14 @@ TEST_CASE("leave-one-out holds out the last two items of sequences of three and 
   REQUIRE(split.training_interactions == 9);
   REQUIRE(cases_text(split.validation, dataset) == "s3/1:d s4/2:c s5/3:a ");
   REQUIRE(cases_text(split.test, dataset) == "s3/2:d s4/3:d s5/4:e ");
+  // Three parts of three cases.
+  for (int part = 0; part < 3; ++part) {
+    const Split own = make_split(dataset, config, {.index = part, .count = 3});
+    REQUIRE(training_lengths(dataset, own) == std::vector<int64_t>{1, 2, 1, 2, 3});
+    REQUIRE(own.test.size_of_all() == 3);
+    REQUIRE(cases_text(own.validation, dataset) == std::vector<std::string>{"s3/1:d ", "s4/2:c ", "s5/3:a "}[part]);
+    REQUIRE(cases_text(own.test, dataset) == std::vector<std::string>{"s3/2:d ", "s4/3:d ", "s5/4:e "}[part]);
+  }
   // a: s1, s2, s4, s5; b: s2, s4, s5; c: s3; d: none; e: s5.
   REQUIRE(training_item_counts(dataset, split) == std::vector<int64_t>{4, 3, 1, 0, 1});
 
@@ -227,6 +235,16 @@ TEST_CASE("the temporal split asks what comes after two points in time", "[data]
   REQUIRE(cases_text(split.test, dataset) == "s2/1:b s4/2:cd s5/4:e ");
   REQUIRE(split.validation_without_history == 0);
   REQUIRE(unasked_text(split) == "");
+  // Two cases are fewer than three ranks: one of them has none.
+  std::string validation, test;
+  for (int part = 0; part < 3; ++part) {
+    const Split own = make_split(dataset, config, {.index = part, .count = 3});
+    REQUIRE(own.validation.size_of_all() == 2);
+    validation += cases_text(own.validation, dataset) + "/";
+    test += cases_text(own.test, dataset) + "/";
+  }
+  REQUIRE(validation == "/s3/1:d /s5/1:ab /");
+  REQUIRE(test == "s2/1:b /s4/2:cd /s5/4:e /");
 
   config.temporal = {.validation_from = "2", .test_from = "11"};
   const Split early = make_split(dataset, config);

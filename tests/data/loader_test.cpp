@@ -27,9 +27,9 @@ struct Sequences {
       ends.push_back(static_cast<int64_t>(items.size()));
     }
   }
-  std::vector<Window> windows(const DataConfig& config) const {
-    return make_windows(Vector<const int64_t>(begins.data(), begins.size()),
-                        Vector<const int64_t>(ends.data(), ends.size()), config);
+  Windows windows(const DataConfig& config) const {
+    return Windows(Vector<const int64_t>(begins.data(), begins.size()), Vector<const int64_t>(ends.data(), ends.size()),
+                   config);
   }
 };
 
@@ -39,21 +39,58 @@ TEST_CASE("windows are the last items of a sequence, or slide until its start is
   const Sequences sequences({3, 0, 12});
   DataConfig config;
   config.max_length = 5;
-  auto windows = sequences.windows(config);
-  REQUIRE(windows.size() == 2);
-  REQUIRE(windows[0].begin == 0);
-  REQUIRE(windows[0].length == 3);
-  REQUIRE(windows[1].begin == 10);
-  REQUIRE(windows[1].length == 5);
+  const Windows last = sequences.windows(config);
+  REQUIRE(last.size() == 2);
+  REQUIRE(last[0].begin == 0);
+  REQUIRE(last[0].length == 3);
+  REQUIRE(last[1].begin == 10);
+  REQUIRE(last[1].length == 5);
   config.windows = "sliding";
   config.window_stride = 4;
-  windows = sequences.windows(config);
+  const Windows sliding = sequences.windows(config);
   std::set<int64_t> covered;
-  for (const Window& window : windows) {
+  for (int64_t index = 0; index < sliding.size(); ++index) {
+    const Window window = sliding[index];
     REQUIRE(window.length <= 5);
     for (int64_t item = window.begin; item < window.begin + window.length; ++item) covered.insert(item);
   }
   REQUIRE(covered.size() == 15);
+}
+
+TEST_CASE("a window that is computed is the one that walking back from a sequence's end finds", "[loader]") {
+  std::vector<int64_t> full, ragged = {0, 0};
+  for (int64_t length = 1; length < 40; ++length) {
+    full.push_back(length);
+    ragged.insert(ragged.end(), {length, 0});
+  }
+  ragged.push_back(0);
+  for (const auto& lengths : {full, ragged}) {
+    const Sequences sequences(lengths);
+    for (const int64_t stride : {-1, 0, 1, 3, 7}) {
+      DataConfig config;
+      config.max_length = 7;
+      config.windows = stride < 0 ? "last" : "sliding";
+      config.window_stride = std::max<int64_t>(stride, 0);
+      std::vector<std::pair<int64_t, int64_t>> expected;
+      for (size_t sequence = 0; sequence < lengths.size(); ++sequence) {
+        for (int64_t begin = sequences.begins[sequence], end = sequences.ends[sequence]; end > begin;) {
+          const int64_t length = std::min<int64_t>(end - begin, 7);
+          expected.emplace_back(end - length, length);
+          if (stride < 0 || end - length == begin) break;
+          end -= stride > 0 ? stride : 7;
+        }
+      }
+      const Windows windows = sequences.windows(config);
+      std::vector<std::pair<int64_t, int64_t>> found;
+      std::vector<int64_t> counts(8);
+      for (int64_t index = 0; index < windows.size(); ++index) {
+        found.emplace_back(windows[index].begin, windows[index].length);
+        ++counts[static_cast<size_t>(windows[index].length)];
+      }
+      REQUIRE(found == expected);
+      REQUIRE(windows.length_counts() == counts);
+    }
+  }
 }
 
 TEST_CASE("every window comes once an epoch, orders differ between epochs, batches are a function of their place",

@@ -32,14 +32,20 @@ struct History {
   History() {
     for (int64_t sequence = 0; sequence < 23; ++sequence) {
       const int64_t length = 1 + test::random_int(3, sequence, kMaxLength);
-      windows.push_back({static_cast<int64_t>(items.size()), static_cast<int32_t>(length)});
       for (int64_t place = 0; place < length; ++place) {
         items.push_back(static_cast<int32_t>(test::random_int(4, 100 * sequence + place, kItems)));
       }
+      offsets.push_back(static_cast<int64_t>(items.size()));
     }
   }
   std::vector<int32_t> items;
-  std::vector<Window> windows;
+  std::vector<int64_t> offsets = {0};
+
+  Windows windows() const {
+    DataConfig config;
+    config.max_length = kMaxLength;
+    return Windows(Vector<const int64_t>(offsets.data(), 23), Vector<const int64_t>(offsets.data() + 1, 23), config);
+  }
 };
 
 struct Outcome {
@@ -67,7 +73,7 @@ Outcome train(Communicator& communicator, const Config& config, const History& h
   ModelInstance instance(device, config.model, kItems, kMaxLength, 1, communicator, config.optimizer.sharded);
   const ShardPlan plan = shard_plan(config.training, communicator);
   Loader loader(Vector<const int32_t>(history.items.data(), static_cast<int64_t>(history.items.size())),
-                history.windows, Masking(config.masking, 1, kItems),
+                history.windows(), Masking(config.masking, 1, kItems),
                 {.max_length = kMaxLength,
                  .batch_sequences = config.training.batch_size,
                  .batch_tokens = 0,

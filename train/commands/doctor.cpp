@@ -16,6 +16,7 @@ using Json = nlohmann::ordered_json;
 
 struct Options {
   std::string run;
+  std::vector<int64_t> megabytes = {1, 64};
   bool json = false;
 };
 
@@ -111,7 +112,9 @@ void print_text(const Diagnosis& diagnosis, const std::vector<Verdict>& verdicts
 }
 
 void show_diagnosis(const Options& options, const Ranks& ranks) {
-  const Diagnosis diagnosis = examine(ranks.communicator, options.run);
+  std::vector<int64_t> exchange_bytes;
+  for (const int64_t size : options.megabytes) exchange_bytes.push_back(size * 1'000'000);
+  const Diagnosis diagnosis = examine(ranks.communicator, options.run, exchange_bytes);
   const std::vector<Verdict> verdicts = judge(diagnosis);
   together(ranks.communicator, [&] {
     if (!ranks.communicator.is_first()) return;
@@ -132,6 +135,9 @@ void add_doctor_command(CLI::App& app, const Ranks& ranks) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("doctor", "Looks at the ranks, their hosts and what is between them");
   command->add_option("--run", options->run, "Also looks at the folder that a run is to be in");
+  command->add_option("--megabytes", options->megabytes, "Sizes of the buffers whose all-reduce is timed")
+      ->check(CLI::Range(1, 100'000))
+      ->capture_default_str();
   command->add_flag("--json", options->json, "Answer with one JSON object");
   command->footer(
       "Examples:\n"

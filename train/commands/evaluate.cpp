@@ -42,25 +42,32 @@ void check_same_question(Communicator& communicator, const OpenedRun& run, const
   check_same_dataset(communicator, run.dataset);
 }
 
+const EvaluationCases& asked_of(const Split& split, const Options& options) {
+  return options.split == "test" ? split.test : split.validation;
+}
+
 void evaluate_run(const Options& options, const Ranks& ranks) {
   std::unique_ptr<OpenedRun> run;
-  together(ranks.communicator,
-           [&] { run = open_run(options.run, options.checkpoint, options.device, ranks.communicator.local_rank()); });
+  together(ranks.communicator, [&] {
+    run = open_run(options.run, options.checkpoint, options.device, ranks.communicator.local_rank(),
+                   {.index = ranks.communicator.rank(), .count = ranks.communicator.size()});
+  });
   check_same_question(ranks.communicator, *run, options);
   ranks.set_timeout(static_cast<double>(run->config.training.rank_timeout));
   use_threads(run->config.training, ranks.communicator);
-  const EvaluationCases& cases = options.split == "test" ? run->split.test : run->split.validation;
   ModelScorer model(*run->device, run->instance->model(), run->config.data.max_length);
   const std::vector<int64_t> counts = training_item_counts(run->dataset, run->split);
   PopularityScorer popularity(Vector<const int64_t>(counts.data(), counts.size()));
   ItemKnnScorer item_knn(training_pair_counts(run->dataset, run->split, false));
   const EvaluationResult result =
-      evaluate(run->dataset, cases, options.split, run->config.evaluation,
+      evaluate(run->dataset, asked_of(run->split, options), options.split, run->config.evaluation,
                {{"model", &model}, {"popularity", &popularity}, {"item_knn", &item_knn}}, ranks.communicator);
   if (!ranks.communicator.is_first()) return;
   if (options.dump || run->config.evaluation.dump_ranks) {
     const std::string path = run->folder.path() + "/ranks-" + options.split + ".h5";
-    dump_ranks(run->dataset, cases, result, path);
+    // Of all ranks.
+    const Split whole = make_split(run->dataset, run->config.data);
+    dump_ranks(run->dataset, asked_of(whole, options), result, path);
     fmt::print(stderr, "written: {}\n", path);
   }
   if (options.json) {
