@@ -1,11 +1,12 @@
 #include "train/ranking.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
+#include "core/arena.h"
 #include "core/check.h"
-#include "core/parallel.h"
+#include "core/tape.h"
+#include "kernels/rank_counts.h"
 #include "kernels/top_k.h"
 
 namespace itemloom {
@@ -19,52 +20,87 @@ int64_t tile_rows(int64_t items, int64_t batch_size) {
   return std::min(batch_size, std::max(kLeastCases, kTileScores / std::max<int64_t>(items, 1)));
 }
 
-// The distinct items of a history that are not among the targets.
-void list_excluded(const RankingCase& ranked, std::vector<int32_t>& excluded) {
-  excluded.assign(ranked.history.begin(), ranked.history.end());
-  std::sort(excluded.begin(), excluded.end());
-  excluded.erase(std::unique(excluded.begin(), excluded.end()), excluded.end());
-  for (int32_t target : ranked.targets) {
-    const auto place = std::lower_bound(excluded.begin(), excluded.end(), target);
-    if (place != excluded.end() && *place == target) excluded.erase(place);
-  }
+double mean_rank(int64_t above, int64_t equal) {
+  return 1.0 + static_cast<double>(above) + static_cast<double>(equal - 1) / 2.0;
 }
 
-struct Counts {
-  int64_t above = 0;
-  int64_t equal = 0;
+// Some cases as CountRanks wants them. The targets of a case are no seen items of it.
+struct Tile {
+  std::vector<History> histories;
+  std::vector<int64_t> target_offsets, seen_offsets;
+  std::vector<int32_t> targets, seen;
+
+  void assign(std::span<const RankingCase> cases) {
+    histories.clear();
+    targets.clear();
+    seen.clear();
+    target_offsets.assign(1, 0);
+    seen_offsets.assign(1, 0);
+    for (const RankingCase& one : cases) {
+      histories.push_back(one.history);
+      targets.insert(targets.end(), one.targets.begin(), one.targets.end());
+      target_offsets.push_back(static_cast<int64_t>(targets.size()));
+      add_seen(one);
+      seen_offsets.push_back(static_cast<int64_t>(seen.size()));
+    }
+  }
+
+ private:
+  // The distinct items of the history that are not among the targets.
+  void add_seen(const RankingCase& one) {
+    const auto begin = static_cast<std::ptrdiff_t>(seen.size());
+    seen.insert(seen.end(), one.history.begin(), one.history.end());
+    std::sort(seen.begin() + begin, seen.end());
+    seen.erase(std::unique(seen.begin() + begin, seen.end()), seen.end());
+    for (const int32_t target : one.targets) {
+      const auto place = std::lower_bound(seen.begin() + begin, seen.end(), target);
+      if (place != seen.end() && *place == target) seen.erase(place);
+    }
+  }
 };
 
-// A score that is not a number counts as above, so that a broken model never looks good.
-Counts count_scores(Vector<const float> scores, float threshold) {
-  int32_t above = 0, equal = 0;
-  for (float score : scores) {
-    above += !(score <= threshold);
-    equal += score == threshold;
-  }
-  return {above, equal};
-}
+// Scores of a scorer in the memory of its device, and what is counted there.
+class TileRanker {
+ public:
+  TileRanker(Scorer& scorer, int64_t rows)
+      : scorer_(scorer),
+        device_(scorer.device()),
+        scores_(device_.allocate(rows * scorer.items() * static_cast<int64_t>(sizeof(float)))),
+        arena_(device_.kind()) {}
 
-double mean_rank(const Counts& counts) {
-  return 1.0 + static_cast<double>(counts.above) + static_cast<double>(counts.equal - 1) / 2.0;
-}
-
-// Fills in the ranks of one case; `excluded` and `kept` have one place a target.
-void rank_case(const RankingCase& ranked, const std::vector<int32_t>& seen, Vector<const float> scores,
-               double* excluded, double* kept) {
-  for (int64_t index = 0; index < ranked.targets.size(); ++index) {
-    const float threshold = scores[ranked.targets[index]];
-    CHECK(!std::isnan(threshold), "the score of item number ", ranked.targets[index],
-          " is not a number: the model has diverged; train it with a lower optimizer.learning_rate");
-    Counts counts = count_scores(scores, threshold);
-    kept[index] = mean_rank(counts);
-    for (int32_t item : seen) {
-      counts.above -= !(scores[item] <= threshold);
-      counts.equal -= scores[item] == threshold;
+  // Appends the ranks of the tile's targets.
+  void rank(const Tile& tile, TargetRanks& ranks) {
+    const auto rows = static_cast<int64_t>(tile.histories.size());
+    const auto targets = static_cast<int64_t>(tile.targets.size());
+    const Matrix<float> scores(scores_.as<float>(rows * scorer_.items()).data(), rows, scorer_.items());
+    scorer_.score(tile.histories, scores);
+    arena_.reset();
+    Tape tape(device_, arena_, Mode::kInference);
+    const Vector<RankCounts> counts = tape.keep<RankCounts>(targets);
+    run(device_, CountRanks{.scores = scores,
+                            .target_offsets = tape.on_device(tile.target_offsets),
+                            .targets = tape.on_device(tile.targets),
+                            .seen_offsets = tape.on_device(tile.seen_offsets),
+                            .seen = tape.on_device(tile.seen),
+                            .counts = counts});
+    counts_.resize(tile.targets.size());
+    device_.copy_to_host(counts.data(), counts_.data(), targets);
+    for (size_t target = 0; target < counts_.size(); ++target) {
+      const RankCounts& one = counts_[target];
+      CHECK(one.equal > 0, "the score of item number ", tile.targets[target],
+            " is not a number: the model has diverged; train it with a lower optimizer.learning_rate");
+      ranks.kept.push_back(mean_rank(one.above, one.equal));
+      ranks.excluded.push_back(mean_rank(one.above - one.seen_above, one.equal - one.seen_equal));
     }
-    excluded[index] = mean_rank(counts);
   }
-}
+
+ private:
+  Scorer& scorer_;
+  Device& device_;
+  DeviceBlock scores_;
+  Arena arena_;
+  std::vector<RankCounts> counts_;
+};
 
 void check_cases(std::span<const RankingCase> cases, int64_t items) {
   for (const RankingCase& ranked : cases) {
@@ -83,39 +119,24 @@ std::vector<TargetRanks> rank_targets(std::span<Scorer* const> scorers, std::spa
   if (scorers.empty() || cases.empty()) return ranks;
   const int64_t items = scorers.front()->items();
   check_cases(cases, items);
-  std::vector<size_t> first_rank(1, 0);
-  for (const RankingCase& ranked : cases) first_rank.push_back(first_rank.back() + ranked.targets.size());
-  for (TargetRanks& of_scorer : ranks) {
-    of_scorer.excluded.resize(first_rank.back());
-    of_scorer.kept.resize(first_rank.back());
-  }
   const int64_t rows = std::min(tile_rows(items, batch_size), static_cast<int64_t>(cases.size()));
-  const HostBlock memory(rows * items * static_cast<int64_t>(sizeof(float)));
-  std::vector<std::vector<int32_t>> seen(static_cast<size_t>(rows));
-  std::vector<History> histories;
-  for (size_t first = 0; first < cases.size(); first += histories.size()) {
-    const auto tile = cases.subspan(first, std::min(static_cast<size_t>(rows), cases.size() - first));
-    histories.clear();
-    for (const RankingCase& ranked : tile) histories.push_back(ranked.history);
-    const Matrix<float> scores(reinterpret_cast<float*>(memory.data()), tile.size(), items);
-    parallel_for(scores.rows(),
-                 [&](int64_t row) { list_excluded(tile[static_cast<size_t>(row)], seen[static_cast<size_t>(row)]); });
-    for (size_t scorer = 0; scorer < scorers.size(); ++scorer) {
-      CHECK(scorers[scorer]->items() == items, "scorers of ", items, " and of ", scorers[scorer]->items(), " items");
-      scorers[scorer]->score(histories, scores);
-      parallel_for(scores.rows(), [&](int64_t row) {
-        const size_t place = first_rank[first + static_cast<size_t>(row)];
-        rank_case(tile[static_cast<size_t>(row)], seen[static_cast<size_t>(row)],
-                  Vector<const float>(scores.row(row), items), &ranks[scorer].excluded[place],
-                  &ranks[scorer].kept[place]);
-      });
-    }
+  std::vector<TileRanker> rankers;
+  rankers.reserve(scorers.size());
+  for (Scorer* scorer : scorers) {
+    CHECK(scorer->items() == items, "scorers of ", items, " and of ", scorer->items(), " items");
+    rankers.emplace_back(*scorer, rows);
+  }
+  Tile tile;
+  for (size_t first = 0; first < cases.size(); first += static_cast<size_t>(rows)) {
+    tile.assign(cases.subspan(first, std::min(static_cast<size_t>(rows), cases.size() - first)));
+    for (size_t scorer = 0; scorer < scorers.size(); ++scorer) rankers[scorer].rank(tile, ranks[scorer]);
   }
   return ranks;
 }
 
-std::vector<std::vector<Recommendation>> recommend(Device& device, Scorer& scorer, std::span<const History> histories,
-                                                   int64_t count, bool exclude_seen) {
+std::vector<std::vector<Recommendation>> recommend(Scorer& scorer, std::span<const History> histories, int64_t count,
+                                                   bool exclude_seen) {
+  CHECK(scorer.device().kind() == DeviceKind::kCpu, "recommendations are looked for on the CPU");
   std::vector<std::vector<Recommendation>> results(histories.size());
   const int64_t items = scorer.items(), best = std::min(count, items);
   const size_t rows = static_cast<size_t>(tile_rows(items, kTileScores));
@@ -135,9 +156,9 @@ std::vector<std::vector<Recommendation>> recommend(Device& device, Scorer& score
         }
       }
     }
-    run(device, TopK{.scores = scores,
-                     .indices = Matrix<int32_t>(indices.data(), tile.size(), best),
-                     .values = Matrix<float>(values.data(), tile.size(), best)});
+    run(scorer.device(), TopK{.scores = scores,
+                              .indices = Matrix<int32_t>(indices.data(), tile.size(), best),
+                              .values = Matrix<float>(values.data(), tile.size(), best)});
     for (size_t place = 0; place < indices.size(); ++place) {
       if (indices[place] < 0) continue;
       results[first + place / static_cast<size_t>(best)].push_back({indices[place], values[place]});

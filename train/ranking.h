@@ -34,9 +34,9 @@ struct Recommendation {
   float score;
 };
 
-// For each history the `count` best items (fewer where the catalogue has no more), best first, of equals the lower id
-// first; with `exclude_seen` no item of the history.
-std::vector<std::vector<Recommendation>> recommend(Device& device, Scorer& scorer, std::span<const History> histories,
-                                                   int64_t count, bool exclude_seen);
+// For each history, by a scorer whose device is the CPU, the `count` best items (fewer where the catalogue has no
+// more), best first, of equals the lower id first; with `exclude_seen` no item of the history.
+std::vector<std::vector<Recommendation>> recommend(Scorer& scorer, std::span<const History> histories, int64_t count,
+                                                   bool exclude_seen);
 
 }  // namespace itemloom

@@ -67,18 +67,13 @@ Matrix<const float> ModelScorer::encode(std::span<const History> histories) {
 
 void ModelScorer::score(std::span<const History> histories, Matrix<float> scores) {
   check_shape(*this, histories, scores);
-  const bool on_host = device_.kind() == DeviceKind::kCpu;
-  if (!on_host) make_room(device_, scores_, scores.size());
-  const Matrix<float> product(on_host ? scores.data() : scores_.as<float>(scores.size()).data(), scores.rows(),
-                              scores.columns());
   run(device_, Gemm{.a = encode(histories),
                     .transpose_a = false,
                     .b = model_.output_table(),
                     .transpose_b = true,
                     .bias = model_.output_bias(),
-                    .c = product,
+                    .c = scores,
                     .accumulate = false});
-  if (!on_host) device_.copy_to_host(product.data(), scores.data(), scores.size());
 }
 
 PopularityScorer::PopularityScorer(Vector<const int64_t> counts) : scores_(counts.begin(), counts.end()) {}

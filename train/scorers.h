@@ -23,8 +23,13 @@ class Scorer {
  public:
   virtual ~Scorer() = default;
   virtual int64_t items() const = 0;
+  // In whose memory the scores are.
+  virtual Device& device() { return host_; }
   // scores (histories, V), overwritten; higher is better.
   virtual void score(std::span<const History> histories, Matrix<float> scores) = 0;
+
+ private:
+  Device host_;
 };
 
 // The model's logits at a [MASK] after the last max_length - 1 items of the history.
@@ -34,6 +39,7 @@ class ModelScorer : public Scorer {
   ModelScorer(Device& device, const Bert4Rec& model, int64_t max_length);
 
   int64_t items() const override { return model_.items(); }
+  Device& device() override { return device_; }
   void score(std::span<const History> histories, Matrix<float> scores) override;
 
   // The head's output for each history, (histories, C): what score() multiplies with the output table. In the memory of
@@ -46,7 +52,7 @@ class ModelScorer : public Scorer {
   int64_t max_length_;
   Arena arena_;
   PackedBatch batch_;
-  DeviceBlock hidden_, scores_;
+  DeviceBlock hidden_;
 };
 
 // How often an item was bought, whoever asks.

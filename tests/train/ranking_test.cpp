@@ -174,17 +174,16 @@ TEST_CASE("nothing to rank", "[ranking]") {
 }
 
 TEST_CASE("recommendations leave out what was seen when asked to", "[ranking]") {
-  Device device;
   FixedScorer scorer({5, 4, 4, 4, 1, 9});
   const std::vector<int32_t> first = {5, 2, 5}, all = {0, 1, 2, 3, 4, 5};
   const std::vector<History> histories = {view(first), History(first.data(), 0), view(all)};
-  const auto excluded = recommend(device, scorer, histories, 4, true);
+  const auto excluded = recommend(scorer, histories, 4, true);
   REQUIRE(items_of(excluded[0]) == std::vector<int32_t>{0, 1, 3, 4});
   REQUIRE(items_of(excluded[1]) == std::vector<int32_t>{5, 0, 1, 2});
   REQUIRE(excluded[1][0].score == 9);
   REQUIRE(excluded[2].empty());
-  const auto kept = recommend(device, scorer, histories, 40, false);
+  const auto kept = recommend(scorer, histories, 40, false);
   REQUIRE(items_of(kept[0]) == std::vector<int32_t>{5, 0, 1, 2, 3, 4});
   REQUIRE(items_of(kept[2]) == items_of(kept[0]));
-  REQUIRE(recommend(device, scorer, {}, 4, true).empty());
+  REQUIRE(recommend(scorer, {}, 4, true).empty());
 }

@@ -87,7 +87,7 @@ void show_recommendations(const Options& options) {
   const std::string seen = options.seen.empty() ? run->config.evaluation.seen_items : options.seen;
   const std::vector<int64_t> counts = training_item_counts(run->dataset, run->split);
   const History histories[] = {History(history.data(), history.size())};
-  const auto found = recommend(*run->device, scorer, histories, options.top, seen == "exclude").front();
+  const auto found = recommend(scorer, histories, options.top, seen == "exclude").front();
   nlohmann::ordered_json answer = {{"history", nlohmann::ordered_json::array()}, {"seen_items", seen}};
   for (int32_t item : history) answer["history"].push_back(item_json(run->dataset, item));
   answer["recommendations"] = nlohmann::ordered_json::array();
