@@ -6,7 +6,9 @@
 #   whole     1 rank x 2 threads
 #   strong    2 ranks x 1 thread, the same batch           ratio strong / whole
 #   single    1 rank x 1 thread, half the batch
+#   apart     the same, beside another such run on the other processor, which it has nothing to do with
 # and   weak      = single / strong: each rank has the work that `single` has
+#       ceiling   = single / apart: what two processors that share caches, memory and perhaps a core leave of it
 # and the share of a step of `strong` that is communication which computing does not hide.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -25,19 +27,25 @@ train() {
   shift 4
   local launch=()
   [ "$ranks" -eq 1 ] || launch=(mpirun -n "$ranks" --bind-to core)
-  rm -rf "$folder/run"
-  "${launch[@]}" "$program" train "$config" --run "$folder/run" "$@" --set training.epochs=3 \
+  [ "$kind" != apart ] || launch=(taskset -c "$processor")
+  "${launch[@]}" "$program" train "$config" --run "$folder/run-$processor" "$@" --set training.epochs=3 \
     --set training.validate_every=1000 --set training.checkpoint_every=0 --set training.threads="$threads" \
-    --set training.batch_size="$size" --set optimizer.schedule.warmup_steps=0 2>"$folder/log" || {
-    cat "$folder/log" >&2
+    --set training.batch_size="$size" --set optimizer.schedule.warmup_steps=0 2>"$folder/log-$processor" || {
+    cat "$folder/log-$processor" >&2
     exit 1
   }
-  sed "s/^/$kind /" "$folder/run/metrics.jsonl" >>"$folder/lines"
+  sed "s/^/$kind /" "$folder/run-$processor/metrics.jsonl" >>"$folder/lines"
+  rm -rf "$folder/run-$processor"
 }
+processors=($(taskset -cp $$ | sed 's/.*: //' | tr ',' '\n' | awk -F- '{ for (p = $1; p <= ($2 == "" ? $1 : $2); ++p) print p }'))
+processor=${processors[0]}
 for ((round = 0; round < rounds; ++round)); do
   train whole 1 2 "$batch" "$@"
   train strong 2 1 "$batch" "$@"
   train single 1 1 $((batch / 2)) "$@"
+  processor=${processors[1]} train apart 1 1 $((batch / 2)) "$@" &
+  train apart 1 1 $((batch / 2)) "$@"
+  wait $!
 done
 python3 - "$folder/lines" <<'PYTHON'
 import json, statistics, sys
@@ -56,5 +64,6 @@ for kind, value in median.items():
     print(f"{kind:8} {value:9.2f} ms a step")
 print(f"strong / whole  {median['strong'] / median['whole']:.3f}")
 print(f"weak efficiency {median['single'] / median['strong']:.3f}")
+print(f"its ceiling     {median['single'] / median['apart']:.3f}")
 print(f"exposed communication {100 * statistics.median(shares):.1f} % of a step")
 PYTHON
