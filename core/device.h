@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "core/check.h"
 #include "core/cuda/backend.h"
 #include "core/memory.h"
 #include "core/view.h"
@@ -114,13 +115,23 @@ class HostImage {
   HostBlock memory_;
 };
 
+// bf16 is a GPU's alone: those kernels have no launch() for the CPU.
+template <class Arguments>
+concept RunsOnCpu = requires(CpuStream stream, const Arguments& arguments) {
+  launch(stream, arguments);
+};
+
 // The one dispatch from a device to a backend's launch().
 template <class Arguments>
 void run(Device& device, const Arguments& arguments) {
 #ifdef ITEMLOOM_CUDA
   if (device.kind() == DeviceKind::kCuda) return launch(device.cuda_stream(), arguments);
 #endif
-  launch(device.cpu_stream(), arguments);
+  if constexpr (RunsOnCpu<Arguments>) {
+    launch(device.cpu_stream(), arguments);
+  } else {
+    throw Error("bf16 kernels run on a GPU, not on the CPU");
+  }
 }
 
 // Checks that this processor can run the kernels (AVX2 and FMA at least) and applies ITEMLOOM_CPU, which may force the

@@ -22,6 +22,7 @@
 // sequence lies, as does whether a NaN or an infinity in one sequence shows in its neighbours.
 #pragma once
 
+#include "core/bf16.h"
 #include "core/device.h"
 #include "core/rng.h"
 #include "core/view.h"
@@ -31,8 +32,9 @@ namespace itemloom {
 // Of a CUDA device; the CPU takes heads of any size.
 inline constexpr int64_t kLargestCudaHead = 128;
 
+template <class T>
 struct AttentionForward {
-  Matrix<const float> qkv;                 // (N, 3C)
+  Matrix<const T> qkv;                     // (N, 3C)
   Vector<const int64_t> sequence_offsets;  // (B + 1), from 0 to N; empty sequences are fine
   Vector<const int64_t> query_rows;        // (M) strictly ascending, or none(): all N rows
   Vector<const uint32_t> row_ids;          // (N) global row ids, or none() without dropout
@@ -40,14 +42,16 @@ struct AttentionForward {
   bool causal;
   float dropout;
   DropoutKey key;
-  Matrix<float> y;            // (M, C), overwritten
+  Matrix<T> y;                // (M, C), overwritten
   Matrix<float> log_sum_exp;  // (H, M), overwritten, kept for backward
 };
-void launch(CpuStream stream, const AttentionForward& args);
-void launch(CudaStream stream, const AttentionForward& args);
+void launch(CpuStream stream, const AttentionForward<float>& args);
+void launch(CudaStream stream, const AttentionForward<float>& args);
+void launch(CudaStream stream, const AttentionForward<Bf16>& args);
 
+template <class T>
 struct AttentionBackward {
-  Matrix<const float> qkv;
+  Matrix<const T> qkv;
   Vector<const int64_t> sequence_offsets;
   Vector<const int64_t> query_rows;
   Vector<const uint32_t> row_ids;
@@ -55,12 +59,13 @@ struct AttentionBackward {
   bool causal;
   float dropout;
   DropoutKey key;
-  Matrix<const float> y;            // (M, C) from the forward pass
+  Matrix<const T> y;                // (M, C) from the forward pass
   Matrix<const float> log_sum_exp;  // (H, M) from the forward pass
-  Matrix<const float> dy;           // (M, C)
-  Matrix<float> dqkv;               // (N, 3C), added into
+  Matrix<const T> dy;               // (M, C)
+  Matrix<T> dqkv;                   // (N, 3C), added into
 };
-void launch(CpuStream stream, const AttentionBackward& args);
-void launch(CudaStream stream, const AttentionBackward& args);
+void launch(CpuStream stream, const AttentionBackward<float>& args);
+void launch(CudaStream stream, const AttentionBackward<float>& args);
+void launch(CudaStream stream, const AttentionBackward<Bf16>& args);
 
 }  // namespace itemloom

@@ -169,29 +169,29 @@ Tensor self_attention(Tape& tape, const Tensor& qkv, Vector<const int64_t> seque
   const Vector<float> kept = tape.keep<float>(options.heads * queries);
   const Matrix<float> log_sum_exp(kept.data(), options.heads, queries);
   const DropoutKey key = tape.next_dropout(static_cast<uint32_t>(options.heads));
-  run(tape.device(), AttentionForward{.qkv = qkv.matrix(),
-                                      .sequence_offsets = sequence_offsets,
-                                      .query_rows = query_rows,
-                                      .row_ids = row_ids,
-                                      .heads = options.heads,
-                                      .causal = options.causal,
-                                      .dropout = probability,
-                                      .key = key,
-                                      .y = y.matrix(),
-                                      .log_sum_exp = log_sum_exp});
+  run(tape.device(), AttentionForward<float>{.qkv = qkv.matrix(),
+                                             .sequence_offsets = sequence_offsets,
+                                             .query_rows = query_rows,
+                                             .row_ids = row_ids,
+                                             .heads = options.heads,
+                                             .causal = options.causal,
+                                             .dropout = probability,
+                                             .key = key,
+                                             .y = y.matrix(),
+                                             .log_sum_exp = log_sum_exp});
   tape.record(y, {qkv}, [=](Tape& t) {
-    run(t.device(), AttentionBackward{.qkv = qkv.matrix(),
-                                      .sequence_offsets = sequence_offsets,
-                                      .query_rows = query_rows,
-                                      .row_ids = row_ids,
-                                      .heads = options.heads,
-                                      .causal = options.causal,
-                                      .dropout = probability,
-                                      .key = key,
-                                      .y = y.matrix(),
-                                      .log_sum_exp = log_sum_exp,
-                                      .dy = t.gradient_matrix(y),
-                                      .dqkv = t.gradient_matrix(qkv)});
+    run(t.device(), AttentionBackward<float>{.qkv = qkv.matrix(),
+                                             .sequence_offsets = sequence_offsets,
+                                             .query_rows = query_rows,
+                                             .row_ids = row_ids,
+                                             .heads = options.heads,
+                                             .causal = options.causal,
+                                             .dropout = probability,
+                                             .key = key,
+                                             .y = y.matrix(),
+                                             .log_sum_exp = log_sum_exp,
+                                             .dy = t.gradient_matrix(y),
+                                             .dqkv = t.gradient_matrix(qkv)});
   });
   return y;
 }

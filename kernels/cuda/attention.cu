@@ -356,7 +356,7 @@ dim3 blocks_of(int64_t rows, int64_t heads) {
 
 }  // namespace cuda_attention
 
-void launch(CudaStream stream, const AttentionForward& args) {
+void launch(CudaStream stream, const AttentionForward<float>& args) {
   using namespace cuda_attention;
   const Problem problem = problem_of(args, cuda::fours_aligned(args.qkv.data(), args.y.data()));
   with_size(problem, [&](auto size) {
@@ -368,7 +368,7 @@ void launch(CudaStream stream, const AttentionForward& args) {
   });
 }
 
-void launch(CudaStream stream, const AttentionBackward& args) {
+void launch(CudaStream stream, const AttentionBackward<float>& args) {
   using namespace cuda_attention;
   const bool fours = cuda::fours_aligned(args.qkv.data(), args.y.data(), args.dy.data(), args.dqkv.data());
   const Problem problem = problem_of(args, fours);

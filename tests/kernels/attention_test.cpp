@@ -51,30 +51,30 @@ struct Attention {
   }
 
   void forward() {
-    test::run_from_host(device, AttentionForward{.qkv = qkv.matrix(rows, 3 * hidden),
-                                                 .sequence_offsets = offsets.vector(),
-                                                 .query_rows = query_rows(),
-                                                 .row_ids = row_ids_view,
-                                                 .heads = setup.heads,
-                                                 .causal = setup.causal,
-                                                 .dropout = setup.dropout,
-                                                 .key = key,
-                                                 .y = y.matrix(outputs, hidden),
-                                                 .log_sum_exp = log_sum_exp.matrix(setup.heads, outputs)});
+    test::run_from_host(device, AttentionForward<float>{.qkv = qkv.matrix(rows, 3 * hidden),
+                                                        .sequence_offsets = offsets.vector(),
+                                                        .query_rows = query_rows(),
+                                                        .row_ids = row_ids_view,
+                                                        .heads = setup.heads,
+                                                        .causal = setup.causal,
+                                                        .dropout = setup.dropout,
+                                                        .key = key,
+                                                        .y = y.matrix(outputs, hidden),
+                                                        .log_sum_exp = log_sum_exp.matrix(setup.heads, outputs)});
   }
   void backward() {
-    test::run_from_host(device, AttentionBackward{.qkv = qkv.matrix(rows, 3 * hidden),
-                                                  .sequence_offsets = offsets.vector(),
-                                                  .query_rows = query_rows(),
-                                                  .row_ids = row_ids_view,
-                                                  .heads = setup.heads,
-                                                  .causal = setup.causal,
-                                                  .dropout = setup.dropout,
-                                                  .key = key,
-                                                  .y = y.matrix(outputs, hidden),
-                                                  .log_sum_exp = log_sum_exp.matrix(setup.heads, outputs),
-                                                  .dy = dy.matrix(outputs, hidden),
-                                                  .dqkv = dqkv.matrix(rows, 3 * hidden)});
+    test::run_from_host(device, AttentionBackward<float>{.qkv = qkv.matrix(rows, 3 * hidden),
+                                                         .sequence_offsets = offsets.vector(),
+                                                         .query_rows = query_rows(),
+                                                         .row_ids = row_ids_view,
+                                                         .heads = setup.heads,
+                                                         .causal = setup.causal,
+                                                         .dropout = setup.dropout,
+                                                         .key = key,
+                                                         .y = y.matrix(outputs, hidden),
+                                                         .log_sum_exp = log_sum_exp.matrix(setup.heads, outputs),
+                                                         .dy = dy.matrix(outputs, hidden),
+                                                         .dqkv = dqkv.matrix(rows, 3 * hidden)});
   }
   bool intact() const {
     return offsets.intact() && row_ids.intact() && qkv.intact() && y.intact() && log_sum_exp.intact() && dy.intact() &&
@@ -218,16 +218,16 @@ void require_rows_of(Attention& some, Attention& whole) {
 
 void attend_to_no_query(Device& device) {
   Attention none(device, {{70, 9}, 2, 16});
-  test::run_from_host(device, AttentionForward{.qkv = none.qkv.matrix(none.rows, 3 * none.hidden),
-                                               .sequence_offsets = none.offsets.vector(),
-                                               .query_rows = Vector<const int64_t>(nullptr, 0),
-                                               .row_ids = none.row_ids.vector(),
-                                               .heads = 2,
-                                               .causal = false,
-                                               .dropout = 0,
-                                               .key = none.key,
-                                               .y = Matrix<float>(nullptr, 0, none.hidden),
-                                               .log_sum_exp = Matrix<float>(nullptr, 2, 0)});
+  test::run_from_host(device, AttentionForward<float>{.qkv = none.qkv.matrix(none.rows, 3 * none.hidden),
+                                                      .sequence_offsets = none.offsets.vector(),
+                                                      .query_rows = Vector<const int64_t>(nullptr, 0),
+                                                      .row_ids = none.row_ids.vector(),
+                                                      .heads = 2,
+                                                      .causal = false,
+                                                      .dropout = 0,
+                                                      .key = none.key,
+                                                      .y = Matrix<float>(nullptr, 0, none.hidden),
+                                                      .log_sum_exp = Matrix<float>(nullptr, 2, 0)});
 }
 
 // Equal scores and values that are unit vectors: y[i][j] is 1 / length times the scale where (i, j) is kept.
