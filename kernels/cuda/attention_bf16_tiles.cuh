@@ -130,7 +130,7 @@ __device__ void add_weighted(const MmaPlace& place, const Scores& weights, const
 }
 
 // The sums of two chunks of bf16, element by element.
-__device__ inline uint4 add_chunks(const uint4& a, const uint4& b) {
+__device__ inline uint4 add_chunks(uint4 a, uint4 b) {
   const auto add = [](uint32_t x, uint32_t y) {
     return cuda::pack_bf16(cuda::first_of(x) + cuda::first_of(y), cuda::second_of(x) + cuda::second_of(y));
   };
@@ -161,7 +161,13 @@ __device__ void write_rows(const MmaPlace& place, const Columns& columns, const 
     const uint4 values = *tile.at(index, chunk);
     if (columns.aligned) {
       auto* target = reinterpret_cast<uint4*>(to);
-      *target = kAdd ? add_chunks(*target, values) : values;
+      if constexpr (kAdd) {
+        // All of it before any of it is used, which keeps it one access.
+        const uint4 before = *target;
+        *target = add_chunks(before, values);
+      } else {
+        *target = values;
+      }
     } else {
       const uint32_t pairs[] = {values.x, values.y, values.z, values.w};
 #pragma unroll

@@ -42,10 +42,10 @@ struct Attention {
         hidden(c.heads * c.head_size),
         outputs(c.query_rows.empty() ? rows : static_cast<int64_t>(c.query_rows.size())),
         offsets(static_cast<int64_t>(c.lengths.size()) + 1),
-        row_ids(rows, 1),
+        row_ids(rows, c.aligned ? 0 : 1),
         qkv(rows * 3 * hidden, c.aligned ? 0 : 1),
         y(outputs * hidden, c.aligned ? 0 : 3),
-        log_sum_exp(c.heads * outputs, 1),
+        log_sum_exp(c.heads * outputs, c.aligned ? 0 : 1),
         dy(outputs * hidden, c.aligned ? 0 : 5),
         dqkv(rows * 3 * hidden, c.aligned ? 0 : 7) {
     for (size_t s = 0; s < c.lengths.size(); ++s)
