@@ -18,6 +18,10 @@
 // Backward recomputes P from lse and adds into dqkv. One task owns a (sequence, head): one writer per output, fixed
 // order, the same bits for any number of threads and whatever else is in the batch.
 //
+// With T = Bf16 everything stored but log_sum_exp is bf16, and sums, softmax and the scale are fp32. Rounded on the way
+// are the factors of second products, keep * exp(S - max) and dS; gradients are rounded once before they are added to
+// what dqkv holds and once after; delta_i = dy_i . y_i takes y as it was stored.
+//
 // On CUDA heads have at most 128 columns, all N rows are at most 2^30, and the last bits depend on where in the batch a
 // sequence lies, as does whether a NaN or an infinity in one sequence shows in its neighbours.
 #pragma once

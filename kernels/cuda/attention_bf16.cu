@@ -1,14 +1,15 @@
 // Attention of bf16 on tensor cores (FlashAttention-2): kernels/cuda/attention.cu with other tiles. A block owns a tile
 // of 64 rows of one head, 16 a warp, and the rows that meet it stream past in tiles of 32, the next one being copied
-// while the warps work on one. Products sum in fp32 and stay in registers: weights go from one product to the next as
-// they lie, rounded to bf16, and only what streams is read from shared memory by more than one warp.
+// while the warps work on one. Tiles without any pair are not copied. Products sum in fp32 and stay in registers:
+// weights go from the first product to the second as they lie, rounded to bf16.
 //
 //   forward                queries stay; softmax is online, in powers of two
 //   row_dots               delta, as for fp32
 //   add_query_gradients    queries and their dy stay
-//   add_key_gradients      keys and values stay, so that scores come out transposed: a row a key
+//   add_key_gradients      keys and values stay, so that scores come out transposed, a row a key
 //
-// The scale 1 / sqrt(D) multiplies scores in fp32, together with log2 e, so that queries are as they were stored.
+// The scale 1 / sqrt(D) multiplies scores in fp32, together with log2 e, so that queries are as they were stored. Heads
+// whose rows do not begin at multiples of 16 bytes are read and written element by element, all else is the same.
 #include "kernels/attention.h"
 
 #include <limits>
