@@ -1,4 +1,5 @@
-// bfloat16: the upper half of a float, 8 bits of exponent and 7 of fraction. A storage format: sums are always fp32.
+// bfloat16: the upper half of a float, 8 bits of exponent and 7 of fraction. A storage format: a kernel over elements T
+// (float or Bf16) computes in fp32, and what it stores as bf16 it rounds once, to the nearest, ties to even.
 #pragma once
 
 #include <bit>

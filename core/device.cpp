@@ -41,7 +41,8 @@ DeviceBlock::DeviceBlock(DeviceKind kind, int64_t bytes) : bytes_(bytes) {
   }
 }
 
-Device::Device(DeviceKind kind, int ordinal) : kind_(kind) {
+Device::Device(DeviceKind kind, int ordinal, Precision precision) : kind_(kind), precision_(precision) {
+  CHECK(kind == DeviceKind::kCuda || precision == Precision::kFp32, "the CPU computes in fp32 only");
   if (kind == DeviceKind::kCuda) cuda_.reset(cuda_backend::make_context(ordinal));
 }
 

@@ -16,6 +16,13 @@ namespace itemloom {
 
 enum class DeviceKind { kCpu, kCuda };
 
+// What layers compute with. Sums, parameters, their gradients and the optimizer are fp32 in any case.
+enum class Precision {
+  kFp32,
+  kTf32,  // a GPU's: matrix products round their factors to TF32 (10 bits of fraction)
+  kBf16,  // a GPU's: activations and their gradients are stored as bf16, matrix products have bf16 factors
+};
+
 // What a CPU kernel gets beside its arguments: working memory for the length of one launch.
 struct CpuStream {
   Scratch* scratch;
@@ -56,13 +63,14 @@ class DeviceBlock {
 // write on the host is there when they return.
 class Device {
  public:
-  // Throws Error with one clear line when the build, the driver or the machine has no such device. `ordinal` counts
-  // GPUs from 0.
-  explicit Device(DeviceKind kind = DeviceKind::kCpu, int ordinal = 0);
+  // Throws Error with one clear line when the build, the driver or the machine has no such device, or the device no
+  // such precision. `ordinal` counts GPUs from 0.
+  explicit Device(DeviceKind kind = DeviceKind::kCpu, int ordinal = 0, Precision precision = Precision::kFp32);
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
   DeviceKind kind() const { return kind_; }
+  Precision precision() const { return precision_; }
   CpuStream cpu_stream() { return CpuStream{&scratch_}; }
   CudaStream cuda_stream() { return CudaStream{cuda_.get()}; }
   CudaContext* cuda() { return cuda_.get(); }
@@ -95,6 +103,7 @@ class Device {
     void operator()(CudaContext* context) const { cuda_backend::delete_context(context); }
   };
   DeviceKind kind_;
+  Precision precision_;
   Scratch scratch_;
   std::unique_ptr<CudaContext, DeleteCuda> cuda_;
 };

@@ -65,11 +65,16 @@ ModelInstance::ModelInstance(Device& device, const ModelConfig& config, int64_t 
 
 ModelInstance::ModelInstance(Device& device, const ModelConfig& config, int64_t items, int64_t max_length,
                              uint64_t seed, Communicator& communicator, bool shared_values)
-    : model_(Scope(parameters_), config, items, max_length) {
+    : device_(device), model_(Scope(parameters_), config, items, max_length) {
   const int64_t floats = parameters_.size();
   values_ = make_buffer(device, shared_values ? communicator : *make_self_communicator(), floats);
   gradients_ = make_buffer(device, communicator, floats);
   parameters_.allocate(device, seed, values_->values(), gradients_->values());
+}
+
+void ModelInstance::values_changed() {
+  const Vector<Bf16> copy = parameters_.bf16_values();
+  if (copy) run(device_, Convert<float, Bf16>{.x = parameters_.values(), .y = copy});
 }
 
 MaskedBatch model_input(Tape& tape, const PackedBatch& batch) {
@@ -220,6 +225,7 @@ StepResult TrainingStep::run(const StepBatch& batch, int64_t step, bool asked_to
   }
   optimizer_.step(result.learning_rate, scale);
   if (sharded_) share_values();
+  instance_.values_changed();
   result.update_seconds = lap();
   return result;
 }

@@ -30,10 +30,13 @@ class ModelInstance {
   const Bert4Rec& model() const { return model_; }
   ParameterStore& parameters() { return parameters_; }
   const ParameterStore& parameters() const { return parameters_; }
+  // To be called after parameters' values have changed: brings their copy in bf16, where there is one, up to date.
+  void values_changed();
   ExchangeBuffer& values() { return *values_; }
   ExchangeBuffer& gradients() { return *gradients_; }
 
  private:
+  Device& device_;
   ParameterStore parameters_;
   Bert4Rec model_;
   std::unique_ptr<ExchangeBuffer> values_, gradients_;

@@ -243,6 +243,7 @@ void TrainingRun::restore() {
   });
   communicator_.broadcast(parameters.floats().data(), bytes);
   parameters.upload();
+  instance_.values_changed();
   size_t place = 0;
   step_.scatter_slots([&](const std::string&, Vector<float> whole) {
     std::memcpy(whole.data(), loaded[place++].values.data(), static_cast<size_t>(bytes));
@@ -522,7 +523,10 @@ RunOutcome train_run(const LoadedConfig& loaded, const std::string& path, bool r
   const RunFolder folder(path);
   // Before anything is read or written: a GPU that is not there is soon said.
   std::optional<Device> device;
-  together(communicator, [&] { device.emplace(device_kind(loaded.values.device), communicator.local_rank()); });
+  together(communicator, [&] {
+    const DeviceKind kind = device_kind(loaded.values.device);
+    device.emplace(kind, communicator.local_rank(), precision_on(kind, loaded.values.training));
+  });
   check_own_gpus(communicator, *device);
   RunStart start(loaded, folder, resume, *device, communicator);
   together(communicator, [&] {

@@ -50,7 +50,7 @@ void add(Suite& suite, const std::string& name, int64_t rows, int64_t columns, d
 }
 
 void layer_norm_forward(State& s) {
-  run(s.device, LayerNormForward{.x = s.matrix(0),
+  run(s.device, LayerNormForward<float>{.x = s.matrix(0),
                                  .gamma = s.row_vector(0),
                                  .beta = s.row_vector(1),
                                  .epsilon = 1e-5f,
@@ -59,7 +59,7 @@ void layer_norm_forward(State& s) {
                                  .inverse_std = s.column_vector(3)});
 }
 void layer_norm_backward(State& s) {
-  run(s.device, LayerNormBackward{.dy = s.matrix(0),
+  run(s.device, LayerNormBackward<float>{.dy = s.matrix(0),
                                   .x = s.matrix(1),
                                   .gamma = s.row_vector(0),
                                   .mean = s.column_vector(2),
@@ -70,14 +70,14 @@ void layer_norm_backward(State& s) {
 }
 template <Activation kActivation>
 void activation_forward(State& s) {
-  run(s.device, ActivationForward{.activation = kActivation, .x = s.flat(0), .y = s.flat(1)});
+  run(s.device, ActivationForward<float>{.activation = kActivation, .x = s.flat(0), .y = s.flat(1)});
 }
 template <Activation kActivation>
 void activation_backward(State& s) {
-  run(s.device, ActivationBackward{.activation = kActivation, .dy = s.flat(0), .x = s.flat(1), .dx = s.flat(2)});
+  run(s.device, ActivationBackward<float>{.activation = kActivation, .dy = s.flat(0), .x = s.flat(1), .dx = s.flat(2)});
 }
 void dropout_add(State& s) {
-  run(s.device, DropoutForward{.x = s.matrix(0),
+  run(s.device, DropoutForward<float>{.x = s.matrix(0),
                                .residual = s.matrix(1),
                                .row_ids = s.ids(),
                                .probability = 0.1f,
@@ -85,7 +85,7 @@ void dropout_add(State& s) {
                                .y = s.matrix(2)});
 }
 void dropout_add_backward(State& s) {
-  run(s.device, DropoutBackward{.dy = s.matrix(0),
+  run(s.device, DropoutBackward<float>{.dy = s.matrix(0),
                                 .row_ids = s.ids(),
                                 .probability = 0.1f,
                                 .key = {1, 2, 3},
@@ -93,7 +93,7 @@ void dropout_add_backward(State& s) {
                                 .dresidual = s.matrix(2)});
 }
 void bias_gradient(State& s) {
-  run(s.device, ColumnSum{.x = s.matrix(0), .y = s.row_vector(0)});
+  run(s.device, ColumnSum<float>{.x = s.matrix(0), .y = s.row_vector(0)});
 }
 void sum_of_squares(State& s) {
   std::vector<double> partials(static_cast<size_t>(block_count(s.flat(0).size(), kSumOfSquaresBlock)));

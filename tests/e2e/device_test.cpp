@@ -64,6 +64,30 @@ TEST_CASE("ranks with a GPU each train as one does", "[e2e][mpi][device]") {
   job.require_same_course("sharded", "one");
 }
 
+TEST_CASE("a run in bf16 goes on to the bit, in ranks too, and evaluates on either device", "[e2e][device]") {
+  const Job job;
+  const Words bf16 = test::settings({"training.precision=bf16"});
+  train(job, "fp32", "cuda", 2);
+  const std::string whole = train(job, "whole", "cuda", 2, bf16);
+  train(job, "halves", "cuda", 1, bf16);
+  REQUIRE(train(job, "halves", "cuda", 2, bf16 + kResume) == whole);
+  const auto loss = [&](const std::string& run) { return job.metrics(run).back().at("loss").get<double>(); };
+  REQUIRE(loss("whole") == Approx(loss("fp32")).epsilon(0.01));
+  REQUIRE(loss("whole") != loss("fp32"));
+  if (test::has_mpirun()) {
+    train(job, "sharded", "cuda", 2, bf16 + test::settings({"optimizer.sharded=true"}), 2);
+    REQUIRE(loss("sharded") == Approx(loss("whole")).epsilon(0.01));
+  }
+  const auto evaluated = [&](const std::string& device) {
+    return test::json_answer({"evaluate", "--run", job.path("whole"), "--device", device, "--json"});
+  };
+  const auto cpu = evaluated("cpu"), gpu = evaluated("cuda");
+  for (const auto& [name, value] : cpu.at("metrics").items()) {
+    INFO(name);
+    REQUIRE(gpu.at("metrics").at(name).get<double>() == Approx(value.get<double>()).margin(0.05));
+  }
+}
+
 TEST_CASE("evaluation on a GPU is that on the CPU", "[e2e][device]") {
   const Job job;
   train(job, "run", "cuda", 2);

@@ -30,7 +30,7 @@ struct Case {
     return given ? residual.matrix(rows, columns) : Matrix<const float>::none();
   }
   void forward(float probability, bool with_residual, Guarded<float>& to) {
-    test::run_from_host(device, DropoutForward{.x = x.matrix(rows, columns),
+    test::run_from_host(device, DropoutForward<float>{.x = x.matrix(rows, columns),
                                                .residual = residual_view(with_residual),
                                                .row_ids = row_ids.vector(),
                                                .probability = probability,
@@ -40,7 +40,7 @@ struct Case {
   }
   void backward(float probability, bool with_residual) {
     test::run_from_host(
-        device, DropoutBackward{.dy = dy.matrix(rows, columns),
+        device, DropoutBackward<float>{.dy = dy.matrix(rows, columns),
                                 .row_ids = row_ids.vector(),
                                 .probability = probability,
                                 .key = kKey,

@@ -61,13 +61,13 @@ class Problem {
         case_.with_offsets ? Vector<const int64_t>(offsets_.vector()) : Vector<const int64_t>::none();
     const Vector<const float> weights =
         case_.with_weights ? Vector<const float>(weights_.vector()) : Vector<const float>::none();
-    test::run_from_host(device, EmbeddingBagForward{.table = table,
+    test::run_from_host(device, EmbeddingBagForward<float>{.table = table,
                                                     .ids = ids_.vector(),
                                                     .bag_offsets = offsets,
                                                     .weights = weights,
                                                     .mode = case_.mode,
                                                     .y = y_.matrix(case_.bags, case_.columns)});
-    test::run_from_host(device, EmbeddingBagBackward{.dy = dy_.matrix(case_.bags, case_.columns),
+    test::run_from_host(device, EmbeddingBagBackward<float>{.dy = dy_.matrix(case_.bags, case_.columns),
                                                      .ids = ids_.vector(),
                                                      .bag_offsets = offsets,
                                                      .weights = weights,
@@ -223,7 +223,7 @@ TEST_CASE("what an id receives does not depend on the other ids of the batch", "
           dy[i * kColumns + c] = test::random_float(i < kRuns ? 5 : 6, i * kColumns + c);
         }
       }
-      test::run_from_host(device, EmbeddingBagBackward{.dy = dy.matrix(total, kColumns),
+      test::run_from_host(device, EmbeddingBagBackward<float>{.dy = dy.matrix(total, kColumns),
                                                        .ids = ids.vector(),
                                                        .bag_offsets = Vector<const int64_t>::none(),
                                                        .weights = Vector<const float>::none(),
