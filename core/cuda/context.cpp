@@ -114,15 +114,16 @@ void CudaContext::wait_for(cudaEvent_t event) const {
   const std::shared_ptr<NcclGroup> group = nccl_group_.lock();
   if (!group) return cuda_check(cudaEventSynchronize(event), "running kernels");
   cudaError_t status;
-  do {
+  while (true) {
     status = cudaEventQuery(event);
+    // Else the next check of a launch would find it.
+    if (status == cudaErrorNotReady) cudaGetLastError();
     // Asked at least once, because what a failed exchange leaves behind are not sums.
     group->check_health();
-    if (status != cudaErrorNotReady) return cuda_check(status, "running kernels");
-    // Else the next check of a launch would find it.
-    cudaGetLastError();
+    if (status != cudaErrorNotReady) break;
     std::this_thread::sleep_for(std::chrono::microseconds(20));
-  } while (true);
+  }
+  cuda_check(status, "running kernels");
 }
 
 void CudaContext::after_launch(const char* kernel) {
