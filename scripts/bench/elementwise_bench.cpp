@@ -99,20 +99,23 @@ void sum_of_squares(State& s) {
   std::vector<double> partials(static_cast<size_t>(block_count(s.flat(0).size(), kSumOfSquaresBlock)));
   run(s.device, SumOfSquares{.x = s.flat(0), .partials = Vector<double>(partials.data(), partials.size())});
 }
+// Not decoupled, which gives a gradient in every run: moments that fade away would be denormal.
 void adam(State& s) {
+  StepDecision decision;
+  decision.gradient_scale = 1;
+  decision.inverse_correction1 = 10;
+  decision.inverse_correction2 = 1000;
   run(s.device, AdamStep{.value = s.flat(0),
                          .gradient = s.flat(1),
                          .first_moment = s.flat(2),
                          .second_moment = s.flat(3),
-                         .gradient_scale = 1,
+                         .decision = Vector<const StepDecision>(&decision, 1),
                          .learning_rate = 1e-3f,
                          .beta1 = 0.9f,
                          .beta2 = 0.999f,
                          .epsilon = 1e-8f,
                          .weight_decay = 0.01f,
-                         .decoupled = false,  // gives a gradient in every run: moments that fade away would be denormal
-                         .bias_correction1 = 0.1f,
-                         .bias_correction2 = 0.001f});
+                         .decoupled = false});
 }
 
 void list_benches(Suite& suite) {
