@@ -118,6 +118,11 @@ std::vector<std::string> Communicator::all_gather_text(const std::string& mine) 
   return texts;
 }
 
+void gather_by_sum(Device& device, Communicator& communicator, Vector<double> values) {
+  if (device.cuda()) return cuda_backend::all_reduce_sum(*device.cuda(), communicator, values);
+  communicator.all_reduce_sum(values);
+}
+
 std::unique_ptr<Communicator> make_self_communicator() {
   return std::make_unique<SelfCommunicator>();
 }

@@ -52,8 +52,6 @@ class ExchangeBuffer {
   // until now comes before what is asked for next; and what it is told from now on comes after all that was asked for.
   virtual void begin_after_device() {}
   virtual void device_continues_after() {}
-  // Returns when the work that was asked for before device_continues_after() is done.
-  virtual void wait() {}
 };
 
 // The buffer of a rank alone, which meets nobody.
@@ -120,6 +118,10 @@ class Communicator {
   RankStatus own_status_;
   RankStatus* status_ = &own_status_;
 };
+
+// A collective: sums in place of doubles in the memory of the device, in its order and without waiting for it. Each of
+// them is zero on all ranks but one, so that a sum is exact and has the same bits whatever carries it.
+void gather_by_sum(Device& device, Communicator& communicator, Vector<double> values);
 
 // One process on its own.
 std::unique_ptr<Communicator> make_self_communicator();

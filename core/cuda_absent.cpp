@@ -20,6 +20,9 @@ CudaContext* make_context(int) {
 std::byte* allocate(int64_t) {
   refuse();
 }
+std::byte* allocate_pinned(int64_t) {
+  refuse();
+}
 void copy(CudaContext&, const void*, void*, int64_t, Direction) {
   refuse();
 }
@@ -27,6 +30,21 @@ void zero(CudaContext&, void*, int64_t) {
   refuse();
 }
 void synchronize(CudaContext&) {
+  refuse();
+}
+CUevent_st* make_event() {
+  refuse();
+}
+void set_event(CudaContext&, CUevent_st*) {
+  refuse();
+}
+void wait_for_event(CudaContext&, CUevent_st*) {
+  refuse();
+}
+double seconds_between(CUevent_st*, CUevent_st*) {
+  refuse();
+}
+void all_reduce_sum(CudaContext&, Communicator&, Vector<double>) {
   refuse();
 }
 std::unique_ptr<ExchangeBuffer> make_exchange_buffer(CudaContext&, Communicator&, int64_t) {
@@ -38,6 +56,8 @@ std::string gpu_id(const CudaContext&) {
 // There is nothing to give back.
 void delete_context(CudaContext*) {}
 void free(std::byte*) {}
+void free_pinned(std::byte*) {}
+void delete_event(CUevent_st*) {}
 
 std::string describe() {
   return "not built";

@@ -41,7 +41,16 @@ DeviceBlock::DeviceBlock(DeviceKind kind, int64_t bytes) : bytes_(bytes) {
   }
 }
 
-Device::Device(DeviceKind kind, int ordinal) : kind_(kind) {
+PinnedBlock::PinnedBlock(DeviceKind kind, int64_t bytes) {
+  if (kind == DeviceKind::kCpu) {
+    host_ = HostBlock(bytes);
+  } else {
+    cuda_.reset(cuda_backend::allocate_pinned(bytes));
+  }
+}
+
+Device::Device(DeviceKind kind, int ordinal, Precision precision) : kind_(kind), precision_(precision) {
+  CHECK(kind == DeviceKind::kCuda || precision == Precision::kFp32, "the CPU computes in fp32 only");
   if (kind == DeviceKind::kCuda) cuda_.reset(cuda_backend::make_context(ordinal));
 }
 
@@ -65,6 +74,27 @@ void Device::zero(void* data, int64_t bytes) {
 
 void Device::synchronize() {
   if (cuda_) cuda_backend::synchronize(*cuda_);
+}
+
+DeviceMark::DeviceMark(Device& device) : device_(&device) {
+  if (device.cuda()) event_.reset(cuda_backend::make_event());
+}
+
+void DeviceMark::set() {
+  if (event_) {
+    cuda_backend::set_event(*device_->cuda(), event_.get());
+  } else {
+    time_ = std::chrono::steady_clock::now();
+  }
+}
+
+void DeviceMark::wait() const {
+  if (event_) cuda_backend::wait_for_event(*device_->cuda(), event_.get());
+}
+
+double DeviceMark::seconds_since(const DeviceMark& earlier) const {
+  if (event_) return cuda_backend::seconds_between(earlier.event_.get(), event_.get());
+  return std::chrono::duration<double>(time_ - earlier.time_).count();
 }
 
 HostImage::HostImage(Device& device, Vector<float> floats) : device_(device), floats_(floats), image_(floats) {

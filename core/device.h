@@ -2,11 +2,13 @@
 // run(device, LayerNormForward{...}) and never name a backend.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
 
+#include "core/check.h"
 #include "core/cuda/backend.h"
 #include "core/memory.h"
 #include "core/view.h"
@@ -14,6 +16,13 @@
 namespace itemloom {
 
 enum class DeviceKind { kCpu, kCuda };
+
+// What layers compute with. Sums, parameters, their gradients and the optimizer are fp32 in any case.
+enum class Precision {
+  kFp32,
+  kTf32,  // a GPU's: matrix products round their factors to TF32 (10 bits of fraction)
+  kBf16,  // a GPU's: activations and their gradients are stored as bf16, matrix products have bf16 factors
+};
 
 // What a CPU kernel gets beside its arguments: working memory for the length of one launch.
 struct CpuStream {
@@ -49,19 +58,39 @@ class DeviceBlock {
   int64_t bytes_ = 0;
 };
 
+// Host memory to and from which copies need not wait for the device: page-locked for a GPU, plain memory for the CPU.
+// Zeroed at first.
+class PinnedBlock {
+ public:
+  PinnedBlock(DeviceKind kind, int64_t bytes);
+
+  template <class T>
+  T* as() const {
+    return reinterpret_cast<T*>(cuda_ ? cuda_.get() : host_.data());
+  }
+
+ private:
+  struct FreePinned {
+    void operator()(std::byte* data) const { cuda_backend::free_pinned(data); }
+  };
+  HostBlock host_;
+  std::unique_ptr<std::byte, FreePinned> cuda_;
+};
+
 // The device a run works on. One object a process (or, in tests, a thread that acts as a rank).
 //
-// A GPU works through its stream in order and behind the host's back. Copies here are in that order, and what they
-// write on the host is there when they return.
+// A GPU works through its stream in order and behind the host's back. Copies here are in that order. Only those to the
+// host wait, so that what they write is there when they return.
 class Device {
  public:
-  // Throws Error with one clear line when the build, the driver or the machine has no such device. `ordinal` counts
-  // GPUs from 0.
-  explicit Device(DeviceKind kind = DeviceKind::kCpu, int ordinal = 0);
+  // Throws Error with one clear line when the build, the driver or the machine has no such device, or the device no
+  // such precision. `ordinal` counts GPUs from 0.
+  explicit Device(DeviceKind kind = DeviceKind::kCpu, int ordinal = 0, Precision precision = Precision::kFp32);
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
   DeviceKind kind() const { return kind_; }
+  Precision precision() const { return precision_; }
   CpuStream cpu_stream() { return CpuStream{&scratch_}; }
   CudaStream cuda_stream() { return CudaStream{cuda_.get()}; }
   CudaContext* cuda() { return cuda_.get(); }
@@ -77,7 +106,12 @@ class Device {
   void copy_to_host(const T* device, T* host, int64_t count) {
     copy(device, host, count * static_cast<int64_t>(sizeof(T)), cuda_backend::Direction::kToHost);
   }
-  // Within this device's memory; does not wait.
+  // To memory of a PinnedBlock; does not wait: it is there when a DeviceMark that was set behind it is reached.
+  template <class T>
+  void copy_to_pinned(const T* device, T* pinned, int64_t count) {
+    copy(device, pinned, count * static_cast<int64_t>(sizeof(T)), cuda_backend::Direction::kToPinned);
+  }
+  // Within this device's memory.
   template <class T>
   void copy_within(const T* from, T* to, int64_t count) {
     copy(from, to, count * static_cast<int64_t>(sizeof(T)), cuda_backend::Direction::kWithin);
@@ -94,8 +128,31 @@ class Device {
     void operator()(CudaContext* context) const { cuda_backend::delete_context(context); }
   };
   DeviceKind kind_;
+  Precision precision_;
   Scratch scratch_;
   std::unique_ptr<CudaContext, DeleteCuda> cuda_;
+};
+
+// A place in what a device has been told to do.
+class DeviceMark {
+ public:
+  explicit DeviceMark(Device& device);
+
+  // Behind all that the device has been told until now.
+  void set();
+  // Returns when the device has come there. Throws Error when something went wrong on it, or between it and those of
+  // other ranks.
+  void wait() const;
+  // From an earlier mark to this one, both of which the device has come to.
+  double seconds_since(const DeviceMark& earlier) const;
+
+ private:
+  struct DeleteEvent {
+    void operator()(CUevent_st* event) const { cuda_backend::delete_event(event); }
+  };
+  Device* device_;
+  std::unique_ptr<CUevent_st, DeleteEvent> event_;  // on a GPU
+  std::chrono::steady_clock::time_point time_;      // on the CPU, which is there when it is told
 };
 
 // Host memory that stands for a device's while numbers are read or handed around: on the CPU it is that memory itself.
@@ -114,13 +171,23 @@ class HostImage {
   HostBlock memory_;
 };
 
+// bf16 is a GPU's alone: those kernels have no launch() for the CPU.
+template <class Arguments>
+concept RunsOnCpu = requires(CpuStream stream, const Arguments& arguments) {
+  launch(stream, arguments);
+};
+
 // The one dispatch from a device to a backend's launch().
 template <class Arguments>
 void run(Device& device, const Arguments& arguments) {
 #ifdef ITEMLOOM_CUDA
   if (device.kind() == DeviceKind::kCuda) return launch(device.cuda_stream(), arguments);
 #endif
-  launch(device.cpu_stream(), arguments);
+  if constexpr (RunsOnCpu<Arguments>) {
+    launch(device.cpu_stream(), arguments);
+  } else {
+    throw Error("bf16 kernels run on a GPU, not on the CPU");
+  }
 }
 
 // Checks that this processor can run the kernels (AVX2 and FMA at least) and applies ITEMLOOM_CPU, which may force the

@@ -68,6 +68,13 @@ void ParameterStore::allocate(Device& device, uint64_t seed, Vector<float> value
         {.data = gradients_.data() + info.offset, .parameter = static_cast<int32_t>(gradient_slots_.size())});
   }
   initial.upload();
+  if (device.precision() != Precision::kBf16) return;
+  own_bf16_values_ = device.allocate(size_ * static_cast<int64_t>(sizeof(Bf16)));
+  bf16_values_ = own_bf16_values_.as<Bf16>(size_);
+  std::vector<Bf16> rounded;
+  rounded.reserve(static_cast<size_t>(size_));
+  for (float value : initial.floats()) rounded.push_back(to_bf16(value));
+  device.copy_from_host(rounded.data(), bf16_values_.data(), size_);
 }
 
 Tensor ParameterStore::tensor(int index) const {
@@ -75,8 +82,9 @@ Tensor ParameterStore::tensor(int index) const {
   CHECK(values_, "parameter ", info.name, " is used before the store was allocated");
   float* value = values_.data() + info.offset;
   Gradient* gradient = &gradient_slots_[static_cast<size_t>(index)];
-  if (info.shape.size() == 1) return Tensor(value, info.shape[0], gradient);
-  return Tensor(value, info.shape[0], info.shape[1], gradient);
+  const Bf16* bf16_copy = bf16_values_ ? bf16_values_.data() + info.offset : nullptr;
+  if (info.shape.size() == 1) return Tensor(value, info.shape[0], gradient, bf16_copy);
+  return Tensor(value, info.shape[0], info.shape[1], gradient, bf16_copy);
 }
 
 int ParameterStore::find(std::string_view name) const {

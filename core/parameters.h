@@ -1,6 +1,9 @@
 // Parameters in two flat buffers, one for values and one for gradients. Layers see named tensors; the optimizer, the
 // clipping and the checkpoints see ranges. The layout is the order of registration, each parameter starting on a cache
 // line, so it is a pure function of the config.
+//
+// On a device that computes in bf16 there is a third one with the same layout, a copy of the values for matrix
+// products. Whoever changes values rounds them into it again.
 #pragma once
 
 #include <deque>
@@ -49,6 +52,8 @@ class ParameterStore {
 
   Vector<float> values() const { return values_; }
   Vector<float> gradients() const { return gradients_; }
+  // none() unless the device computes in bf16.
+  Vector<Bf16> bf16_values() const { return bf16_values_; }
   // Number of trainable numbers, padding not counted.
   int64_t count() const;
 
@@ -56,8 +61,9 @@ class ParameterStore {
   std::vector<ParameterInfo> infos_;
   mutable std::deque<Gradient> gradient_slots_;
   int64_t size_ = 0;
-  DeviceBlock own_values_, own_gradients_;
+  DeviceBlock own_values_, own_gradients_, own_bf16_values_;
   Vector<float> values_ = Vector<float>::none(), gradients_ = Vector<float>::none();
+  Vector<Bf16> bf16_values_ = Vector<Bf16>::none();
 };
 
 // A parameter as a layer holds it: usable once the store has been allocated.

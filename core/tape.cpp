@@ -5,16 +5,22 @@
 namespace itemloom {
 
 Tensor Tape::matrix(int64_t rows, int64_t columns) {
-  float* value = arena_.take<float>(rows * columns);
+  const NumberType type = activation_type();
+  void* value = nullptr;
+  if (type == NumberType::kBf16) {
+    value = arena_.take<Bf16>(rows * columns);
+  } else {
+    value = arena_.take<float>(rows * columns);
+  }
   Gradient* gradient = training() ? new (arena_.take_host<Gradient>(1)) Gradient : nullptr;
-  return Tensor(value, rows, columns, gradient);
+  return Tensor(type, value, rows, columns, gradient);
 }
 
-float* Tape::gradient_data(const Tensor& tensor) {
+void* Tape::gradient_data(const Tensor& tensor) {
   Gradient* gradient = tensor.gradient();
   CHECK(gradient, "a tensor of ", tensor.shape(), " has no gradient");
   if (gradient->data) return gradient->data;
-  const int64_t bytes = tensor.size() * static_cast<int64_t>(sizeof(float));
+  const int64_t bytes = tensor.bytes();
   FreePiece** link = &free_;
   while (*link && (*link)->bytes != bytes) link = &(*link)->next;
   if (*link) {
@@ -22,7 +28,7 @@ float* Tape::gradient_data(const Tensor& tensor) {
     *link = piece->next;
     gradient->data = piece->data;
   } else {
-    gradient->data = arena_.take<float>(tensor.size());
+    gradient->data = arena_.take<std::byte>(bytes);
   }
   device_.zero(gradient->data, bytes);
   return gradient->data;

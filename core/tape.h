@@ -32,6 +32,13 @@ class Tape {
   Device& device() { return device_; }
   bool training() const { return mode_ == Mode::kTraining; }
 
+  // What activations and their gradients are stored as.
+  NumberType activation_type() const {
+    return device_.precision() == Precision::kBf16 ? NumberType::kBf16 : NumberType::kFloat;
+  }
+  // Whether matrix products over floats are to round their factors.
+  bool uses_tf32() const { return device_.precision() == Precision::kTf32; }
+
   // A new activation, contents undefined; differentiable when the tape records.
   Tensor matrix(int64_t rows, int64_t columns);
 
@@ -70,7 +77,7 @@ class Tape {
     entry->closure = closure;
     entry->undo = [](void* object, Tape& tape) { (*static_cast<Backward*>(object))(tape); };
     entry->output = output.gradient();
-    entry->bytes = output.size() * static_cast<int64_t>(sizeof(float));
+    entry->bytes = output.bytes();
     entry->first_uses = nullptr;
     entry->previous = last_;
     last_ = entry;
@@ -82,10 +89,14 @@ class Tape {
   }
 
   // The gradient of a differentiable tensor, zero when nothing has added to it yet.
-  Matrix<float> gradient_matrix(const Tensor& tensor) {
-    return Matrix<float>(gradient_data(tensor), tensor.rows(), tensor.columns());
+  template <class T = float>
+  Matrix<T> gradient_matrix(const Tensor& tensor) {
+    return Matrix<T>(gradient_data<T>(tensor), tensor.rows(), tensor.columns());
   }
-  Vector<float> gradient_vector(const Tensor& tensor) { return Vector<float>(gradient_data(tensor), tensor.size()); }
+  template <class T = float>
+  Vector<T> gradient_vector(const Tensor& tensor) {
+    return Vector<T>(gradient_data<T>(tensor), tensor.size());
+  }
 
   // Walks the entries in reverse. The root of the tape is a loss op, which has put its inputs' gradients in place when
   // it ran. An op whose output nobody differentiated is skipped. May run once.
@@ -111,14 +122,19 @@ class Tape {
   };
   // Gradient memory that its tensor no longer needs.
   struct FreePiece {
-    float* data;
+    void* data;
     int64_t bytes;
     FreePiece* next;
   };
 
   void note_first_uses(std::initializer_list<Tensor> inputs, FirstUse*& list);
   static uint64_t next_number();
-  float* gradient_data(const Tensor& tensor);
+  void* gradient_data(const Tensor& tensor);
+  template <class T>
+  T* gradient_data(const Tensor& tensor) {
+    tensor.check_type<T>();
+    return static_cast<T*>(gradient_data(tensor));
+  }
   void release(Gradient* gradient, int64_t bytes);
 
   Device& device_;

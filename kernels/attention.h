@@ -18,10 +18,15 @@
 // Backward recomputes P from lse and adds into dqkv. One task owns a (sequence, head): one writer per output, fixed
 // order, the same bits for any number of threads and whatever else is in the batch.
 //
+// With T = Bf16 everything stored but log_sum_exp is bf16, and sums, softmax and the scale are fp32. Rounded on the way
+// are the factors of second products, keep * exp(S - max) and dS; gradients are rounded once before they are added to
+// what dqkv holds and once after; delta_i = dy_i . y_i takes y as it was stored.
+//
 // On CUDA heads have at most 128 columns, all N rows are at most 2^30, and the last bits depend on where in the batch a
 // sequence lies, as does whether a NaN or an infinity in one sequence shows in its neighbours.
 #pragma once
 
+#include "core/bf16.h"
 #include "core/device.h"
 #include "core/rng.h"
 #include "core/view.h"
@@ -31,8 +36,9 @@ namespace itemloom {
 // Of a CUDA device; the CPU takes heads of any size.
 inline constexpr int64_t kLargestCudaHead = 128;
 
+template <class T>
 struct AttentionForward {
-  Matrix<const float> qkv;                 // (N, 3C)
+  Matrix<const T> qkv;                     // (N, 3C)
   Vector<const int64_t> sequence_offsets;  // (B + 1), from 0 to N; empty sequences are fine
   Vector<const int64_t> query_rows;        // (M) strictly ascending, or none(): all N rows
   Vector<const uint32_t> row_ids;          // (N) global row ids, or none() without dropout
@@ -40,14 +46,16 @@ struct AttentionForward {
   bool causal;
   float dropout;
   DropoutKey key;
-  Matrix<float> y;            // (M, C), overwritten
+  Matrix<T> y;                // (M, C), overwritten
   Matrix<float> log_sum_exp;  // (H, M), overwritten, kept for backward
 };
-void launch(CpuStream stream, const AttentionForward& args);
-void launch(CudaStream stream, const AttentionForward& args);
+void launch(CpuStream stream, const AttentionForward<float>& args);
+void launch(CudaStream stream, const AttentionForward<float>& args);
+void launch(CudaStream stream, const AttentionForward<Bf16>& args);
 
+template <class T>
 struct AttentionBackward {
-  Matrix<const float> qkv;
+  Matrix<const T> qkv;
   Vector<const int64_t> sequence_offsets;
   Vector<const int64_t> query_rows;
   Vector<const uint32_t> row_ids;
@@ -55,12 +63,13 @@ struct AttentionBackward {
   bool causal;
   float dropout;
   DropoutKey key;
-  Matrix<const float> y;            // (M, C) from the forward pass
+  Matrix<const T> y;                // (M, C) from the forward pass
   Matrix<const float> log_sum_exp;  // (H, M) from the forward pass
-  Matrix<const float> dy;           // (M, C)
-  Matrix<float> dqkv;               // (N, 3C), added into
+  Matrix<const T> dy;               // (M, C)
+  Matrix<T> dqkv;                   // (N, 3C), added into
 };
-void launch(CpuStream stream, const AttentionBackward& args);
-void launch(CudaStream stream, const AttentionBackward& args);
+void launch(CpuStream stream, const AttentionBackward<float>& args);
+void launch(CudaStream stream, const AttentionBackward<float>& args);
+void launch(CudaStream stream, const AttentionBackward<Bf16>& args);
 
 }  // namespace itemloom

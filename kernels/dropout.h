@@ -3,32 +3,37 @@
 // Backward adds into dx (and into dresidual when given) and draws the same mask again: no mask is stored.
 #pragma once
 
+#include "core/bf16.h"
 #include "core/device.h"
 #include "core/rng.h"
 #include "core/view.h"
 
 namespace itemloom {
 
+template <class T>
 struct DropoutForward {
-  Matrix<const float> x;           // (N, C)
-  Matrix<const float> residual;    // (N, C), or none()
+  Matrix<const T> x;               // (N, C)
+  Matrix<const T> residual;        // (N, C), or none()
   Vector<const uint32_t> row_ids;  // (N)
   float probability;               // in [0, 1)
   DropoutKey key;
-  Matrix<float> y;  // (N, C), overwritten; may be x or residual itself
+  Matrix<T> y;  // (N, C), overwritten; may be x or residual itself
 };
-void launch(CpuStream stream, const DropoutForward& args);
-void launch(CudaStream stream, const DropoutForward& args);
+void launch(CpuStream stream, const DropoutForward<float>& args);
+void launch(CudaStream stream, const DropoutForward<float>& args);
+void launch(CudaStream stream, const DropoutForward<Bf16>& args);
 
+template <class T>
 struct DropoutBackward {
-  Matrix<const float> dy;          // (N, C)
+  Matrix<const T> dy;              // (N, C)
   Vector<const uint32_t> row_ids;  // (N)
   float probability;
   DropoutKey key;
-  Matrix<float> dx;         // (N, C), added into
-  Matrix<float> dresidual;  // (N, C), added into, or none()
+  Matrix<T> dx;         // (N, C), added into
+  Matrix<T> dresidual;  // (N, C), added into, or none()
 };
-void launch(CpuStream stream, const DropoutBackward& args);
-void launch(CudaStream stream, const DropoutBackward& args);
+void launch(CpuStream stream, const DropoutBackward<float>& args);
+void launch(CudaStream stream, const DropoutBackward<float>& args);
+void launch(CudaStream stream, const DropoutBackward<Bf16>& args);
 
 }  // namespace itemloom

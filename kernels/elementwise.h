@@ -1,6 +1,7 @@
 // Plain elementwise work on flat ranges.
 #pragma once
 
+#include "core/bf16.h"
 #include "core/device.h"
 #include "core/view.h"
 
@@ -22,5 +23,14 @@ struct AddScaled {
 };
 void launch(CpuStream stream, const AddScaled& args);
 void launch(CudaStream stream, const AddScaled& args);
+
+// y = x, rounded to the nearest where To is Bf16.
+template <class From, class To>
+struct Convert {
+  Vector<const From> x;
+  Vector<To> y;  // as x, overwritten
+};
+void launch(CudaStream stream, const Convert<float, Bf16>& args);
+void launch(CudaStream stream, const Convert<Bf16, float>& args);
 
 }  // namespace itemloom

@@ -10,6 +10,7 @@
 // by one task, so the result is the same for any number of threads. Weights get no gradient.
 #pragma once
 
+#include "core/bf16.h"
 #include "core/device.h"
 #include "core/view.h"
 
@@ -17,26 +18,30 @@ namespace itemloom {
 
 enum class BagMode { kSum, kMean };
 
+template <class T>
 struct EmbeddingBagForward {
   Matrix<const float> table;          // (R, C)
   Vector<const int32_t> ids;          // (number of ids)
   Vector<const int64_t> bag_offsets;  // (B + 1) ascending from 0 to ids.size(), or none(): B = ids.size()
   Vector<const float> weights;        // (number of ids), or none()
   BagMode mode;
-  Matrix<float> y;  // (B, C), overwritten
+  Matrix<T> y;  // (B, C), overwritten
 };
-void launch(CpuStream stream, const EmbeddingBagForward& args);
-void launch(CudaStream stream, const EmbeddingBagForward& args);
+void launch(CpuStream stream, const EmbeddingBagForward<float>& args);
+void launch(CudaStream stream, const EmbeddingBagForward<float>& args);
+void launch(CudaStream stream, const EmbeddingBagForward<Bf16>& args);
 
+template <class T>
 struct EmbeddingBagBackward {
-  Matrix<const float> dy;  // (B, C)
+  Matrix<const T> dy;  // (B, C)
   Vector<const int32_t> ids;
   Vector<const int64_t> bag_offsets;
   Vector<const float> weights;
   BagMode mode;
   Matrix<float> dtable;  // (R, C), added into
 };
-void launch(CpuStream stream, const EmbeddingBagBackward& args);
-void launch(CudaStream stream, const EmbeddingBagBackward& args);
+void launch(CpuStream stream, const EmbeddingBagBackward<float>& args);
+void launch(CudaStream stream, const EmbeddingBagBackward<float>& args);
+void launch(CudaStream stream, const EmbeddingBagBackward<Bf16>& args);
 
 }  // namespace itemloom

@@ -11,23 +11,31 @@
 // are in the call. On CUDA cuBLASLt chooses an algorithm by the extents and the alignment of the operands: the same
 // call has the same bits in every run on one kind of GPU, and no more than that.
 // Extents of zero are fine (k == 0 gives bias or 0). C must not overlap A or B.
+//
+// Bf16 operands are multiplied exactly; a bf16 C is rounded once, after everything was added to the fp32 sum. With tf32
+// (fp32 operands, CUDA only) operands are rounded to 10 bits of fraction first.
 #pragma once
 
+#include "core/bf16.h"
 #include "core/device.h"
 #include "core/view.h"
 
 namespace itemloom {
 
+template <class Operand, class Output = Operand>
 struct Gemm {
-  Matrix<const float> a;
+  Matrix<const Operand> a;
   bool transpose_a;
-  Matrix<const float> b;
+  Matrix<const Operand> b;
   bool transpose_b;
-  Vector<const float> bias;  // (n), or none()
-  Matrix<float> c;           // (m, n)
-  bool accumulate;           // true: added into; false: overwritten
+  Vector<const Output> bias;  // (n), or none()
+  Matrix<Output> c;           // (m, n)
+  bool accumulate;            // true: added into; false: overwritten
+  bool tf32 = false;
 };
-void launch(CpuStream stream, const Gemm& args);
-void launch(CudaStream stream, const Gemm& args);
+void launch(CpuStream stream, const Gemm<float>& args);
+void launch(CudaStream stream, const Gemm<float>& args);
+void launch(CudaStream stream, const Gemm<Bf16>& args);
+void launch(CudaStream stream, const Gemm<Bf16, float>& args);
 
 }  // namespace itemloom

@@ -6,34 +6,39 @@
 // Backward adds into dx, dgamma and dbeta. Column sums run over fixed row blocks and are added in block order.
 #pragma once
 
+#include "core/bf16.h"
 #include "core/device.h"
 #include "core/view.h"
 
 namespace itemloom {
 
+template <class T>
 struct LayerNormForward {
-  Matrix<const float> x;      // (N, C)
+  Matrix<const T> x;          // (N, C)
   Vector<const float> gamma;  // (C)
   Vector<const float> beta;   // (C)
   float epsilon;
-  Matrix<float> y;            // (N, C), overwritten
+  Matrix<T> y;                // (N, C), overwritten
   Vector<float> mean;         // (N), overwritten, kept for backward
   Vector<float> inverse_std;  // (N), overwritten, kept for backward
 };
-void launch(CpuStream stream, const LayerNormForward& args);
-void launch(CudaStream stream, const LayerNormForward& args);
+void launch(CpuStream stream, const LayerNormForward<float>& args);
+void launch(CudaStream stream, const LayerNormForward<float>& args);
+void launch(CudaStream stream, const LayerNormForward<Bf16>& args);
 
+template <class T>
 struct LayerNormBackward {
-  Matrix<const float> dy;
-  Matrix<const float> x;
+  Matrix<const T> dy;
+  Matrix<const T> x;
   Vector<const float> gamma;
   Vector<const float> mean;
   Vector<const float> inverse_std;
-  Matrix<float> dx;      // (N, C), added into
+  Matrix<T> dx;          // (N, C), added into
   Vector<float> dgamma;  // (C), added into
   Vector<float> dbeta;   // (C), added into
 };
-void launch(CpuStream stream, const LayerNormBackward& args);
-void launch(CudaStream stream, const LayerNormBackward& args);
+void launch(CpuStream stream, const LayerNormBackward<float>& args);
+void launch(CudaStream stream, const LayerNormBackward<float>& args);
+void launch(CudaStream stream, const LayerNormBackward<Bf16>& args);
 
 }  // namespace itemloom

@@ -9,26 +9,32 @@
 // come out of the same pass (the loss is the root of the tape, its own gradient is 1). When all three gradients are
 // none() only the loss is computed. Rows are worked through in fixed chunks against the whole of V, so the workspace
 // grows with V, C and the chunk, never with M. Every sum has a fixed order: the same bits for any number of threads.
-// On CUDA the row losses are summed in a fixed tree instead of in row order, also in double.
+// On CUDA the row losses are summed in a fixed tree instead of in row order, also in double. Logits and softmax are
+// fp32 in any case; where hidden and table are bf16, dz is rounded to bf16 before the products and the sums over it.
+// With tf32 (fp32 operands, CUDA only) the products' operands are rounded to 10 bits of fraction.
 #pragma once
 
+#include "core/bf16.h"
 #include "core/device.h"
 #include "core/view.h"
 
 namespace itemloom {
 
+template <class T>
 struct MaskedItemLoss {
-  Matrix<const float> hidden;     // (M, C)
-  Matrix<const float> table;      // (V, C)
+  Matrix<const T> hidden;         // (M, C)
+  Matrix<const T> table;          // (V, C)
   Vector<const float> bias;       // (V), or none()
   Vector<const int32_t> targets;  // (M), each in [0, V)
   Vector<float> row_losses;       // (M), overwritten
   Vector<double> loss;            // (1), overwritten: the sum of row_losses in row order
-  Matrix<float> dhidden;          // (M, C), added into, or none()
+  Matrix<T> dhidden;              // (M, C), added into, or none()
   Matrix<float> dtable;           // (V, C), added into; none() exactly when dhidden is
   Vector<float> dbias;            // (V), added into; none() when bias or dhidden is
+  bool tf32 = false;
 };
-void launch(CpuStream stream, const MaskedItemLoss& args);
-void launch(CudaStream stream, const MaskedItemLoss& args);
+void launch(CpuStream stream, const MaskedItemLoss<float>& args);
+void launch(CudaStream stream, const MaskedItemLoss<float>& args);
+void launch(CudaStream stream, const MaskedItemLoss<Bf16>& args);
 
 }  // namespace itemloom

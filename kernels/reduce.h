@@ -1,6 +1,7 @@
 // Reductions in fixed-size blocks whose boundaries do not depend on the number of threads.
 #pragma once
 
+#include "core/bf16.h"
 #include "core/device.h"
 #include "core/view.h"
 
@@ -18,11 +19,13 @@ void launch(CpuStream stream, const SumOfSquares& args);
 void launch(CudaStream stream, const SumOfSquares& args);
 
 // y[c] += sum_r x[r][c]: the gradient of a bias.
+template <class T>
 struct ColumnSum {
-  Matrix<const float> x;  // (N, C)
-  Vector<float> y;        // (C), added into
+  Matrix<const T> x;  // (N, C)
+  Vector<float> y;    // (C), added into
 };
-void launch(CpuStream stream, const ColumnSum& args);
-void launch(CudaStream stream, const ColumnSum& args);
+void launch(CpuStream stream, const ColumnSum<float>& args);
+void launch(CudaStream stream, const ColumnSum<float>& args);
+void launch(CudaStream stream, const ColumnSum<Bf16>& args);
 
 }  // namespace itemloom

@@ -13,25 +13,37 @@
 namespace itemloom::ops {
 namespace {
 
+// Calls body(T()) with T the type of what is stored.
+template <class Body>
+void with_type(NumberType type, Body body) {
+  if (type == NumberType::kBf16) {
+    body(Bf16());
+  } else {
+    body(float());
+  }
+}
+
 // Dropout of checked arguments, plus the residual where there is one.
 Tensor drop(Tape& tape, const Tensor& x, std::optional<Tensor> residual, Vector<const uint32_t> row_ids,
             float probability) {
   Tensor y = tape.matrix(x.rows(), x.columns());
   const DropoutKey key = tape.next_dropout();
-  run(tape.device(),
-      DropoutForward{.x = x.matrix(),
-                     .residual = residual ? Matrix<const float>(residual->matrix()) : Matrix<const float>::none(),
-                     .row_ids = row_ids,
-                     .probability = probability,
-                     .key = key,
-                     .y = y.matrix()});
-  tape.record(y, {x, residual ? *residual : x}, [=](Tape& t) {
-    run(t.device(), DropoutBackward{.dy = t.gradient_matrix(y),
-                                    .row_ids = row_ids,
-                                    .probability = probability,
-                                    .key = key,
-                                    .dx = t.gradient_matrix(x),
-                                    .dresidual = residual ? t.gradient_matrix(*residual) : Matrix<float>::none()});
+  with_type(y.type(), [&]<class T>(T) {
+    run(tape.device(),
+        DropoutForward<T>{.x = x.matrix<T>(),
+                          .residual = residual ? Matrix<const T>(residual->matrix<T>()) : Matrix<const T>::none(),
+                          .row_ids = row_ids,
+                          .probability = probability,
+                          .key = key,
+                          .y = y.matrix<T>()});
+    tape.record(y, {x, residual ? *residual : x}, [=](Tape& t) {
+      run(t.device(), DropoutBackward<T>{.dy = t.gradient_matrix<T>(y),
+                                         .row_ids = row_ids,
+                                         .probability = probability,
+                                         .key = key,
+                                         .dx = t.gradient_matrix<T>(x),
+                                         .dresidual = residual ? t.gradient_matrix<T>(*residual) : Matrix<T>::none()});
+    });
   });
   return y;
 }
@@ -48,19 +60,21 @@ Tensor embedding_bag(Tape& tape, const Tensor& table, Vector<const int32_t> ids,
   CHECK(!weights || weights.size() == ids.size(), "embedding: ", weights.size(), " weights for ", ids.size(), " ids");
   const int64_t bags = bag_offsets ? bag_offsets.size() - 1 : ids.size();
   Tensor y = tape.matrix(bags, table.columns());
-  run(tape.device(), EmbeddingBagForward{.table = table.matrix(),
-                                         .ids = ids,
-                                         .bag_offsets = bag_offsets,
-                                         .weights = weights,
-                                         .mode = mode,
-                                         .y = y.matrix()});
-  tape.record(y, {table}, [=](Tape& t) {
-    run(t.device(), EmbeddingBagBackward{.dy = t.gradient_matrix(y),
-                                         .ids = ids,
-                                         .bag_offsets = bag_offsets,
-                                         .weights = weights,
-                                         .mode = mode,
-                                         .dtable = t.gradient_matrix(table)});
+  with_type(y.type(), [&]<class T>(T) {
+    run(tape.device(), EmbeddingBagForward<T>{.table = table.matrix(),
+                                              .ids = ids,
+                                              .bag_offsets = bag_offsets,
+                                              .weights = weights,
+                                              .mode = mode,
+                                              .y = y.matrix<T>()});
+    tape.record(y, {table}, [=](Tape& t) {
+      run(t.device(), EmbeddingBagBackward<T>{.dy = t.gradient_matrix<T>(y),
+                                              .ids = ids,
+                                              .bag_offsets = bag_offsets,
+                                              .weights = weights,
+                                              .mode = mode,
+                                              .dtable = t.gradient_matrix(table)});
+    });
   });
   return y;
 }
@@ -71,30 +85,35 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& b
   CHECK(bias.rank() == 1 && bias.size() == weight.rows(), "linear: the weight is ", weight.shape(), ", the bias is ",
         bias.shape());
   Tensor y = tape.matrix(x.rows(), weight.rows());
-  run(tape.device(), Gemm{.a = x.matrix(),
-                          .transpose_a = false,
-                          .b = weight.matrix(),
-                          .transpose_b = true,
-                          .bias = bias.vector(),
-                          .c = y.matrix(),
-                          .accumulate = false});
-  tape.record(y, {x, weight, bias}, [=](Tape& t) {
-    const Matrix<float> dy = t.gradient_matrix(y);
-    run(t.device(), ColumnSum{.x = dy, .y = t.gradient_vector(bias)});
-    run(t.device(), Gemm{.a = dy,
-                         .transpose_a = true,
-                         .b = x.matrix(),
-                         .transpose_b = false,
-                         .bias = Vector<const float>::none(),
-                         .c = t.gradient_matrix(weight),
-                         .accumulate = true});
-    run(t.device(), Gemm{.a = dy,
-                         .transpose_a = false,
-                         .b = weight.matrix(),
-                         .transpose_b = false,
-                         .bias = Vector<const float>::none(),
-                         .c = t.gradient_matrix(x),
-                         .accumulate = true});
+  with_type(y.type(), [&]<class T>(T) {
+    run(tape.device(), Gemm<T>{.a = x.matrix<T>(),
+                               .transpose_a = false,
+                               .b = weight.factor<T>(),
+                               .transpose_b = true,
+                               .bias = bias.factor_vector<T>(),
+                               .c = y.matrix<T>(),
+                               .accumulate = false,
+                               .tf32 = tape.uses_tf32()});
+    tape.record(y, {x, weight, bias}, [=](Tape& t) {
+      const Matrix<T> dy = t.gradient_matrix<T>(y);
+      run(t.device(), ColumnSum<T>{.x = dy, .y = t.gradient_vector(bias)});
+      run(t.device(), Gemm<T, float>{.a = dy,
+                                     .transpose_a = true,
+                                     .b = x.matrix<T>(),
+                                     .transpose_b = false,
+                                     .bias = Vector<const float>::none(),
+                                     .c = t.gradient_matrix(weight),
+                                     .accumulate = true,
+                                     .tf32 = t.uses_tf32()});
+      run(t.device(), Gemm<T>{.a = dy,
+                              .transpose_a = false,
+                              .b = weight.factor<T>(),
+                              .transpose_b = false,
+                              .bias = Vector<const T>::none(),
+                              .c = t.gradient_matrix<T>(x),
+                              .accumulate = true,
+                              .tf32 = t.uses_tf32()});
+    });
   });
   return y;
 }
@@ -105,32 +124,37 @@ Tensor layer_norm(Tape& tape, const Tensor& x, const Tensor& gamma, const Tensor
   Tensor y = tape.matrix(x.rows(), x.columns());
   const Vector<float> mean = tape.keep<float>(x.rows());
   const Vector<float> inverse_std = tape.keep<float>(x.rows());
-  run(tape.device(), LayerNormForward{.x = x.matrix(),
-                                      .gamma = gamma.vector(),
-                                      .beta = beta.vector(),
-                                      .epsilon = epsilon,
-                                      .y = y.matrix(),
-                                      .mean = mean,
-                                      .inverse_std = inverse_std});
-  tape.record(y, {x, gamma, beta}, [=](Tape& t) {
-    run(t.device(), LayerNormBackward{.dy = t.gradient_matrix(y),
-                                      .x = x.matrix(),
-                                      .gamma = gamma.vector(),
-                                      .mean = mean,
-                                      .inverse_std = inverse_std,
-                                      .dx = t.gradient_matrix(x),
-                                      .dgamma = t.gradient_vector(gamma),
-                                      .dbeta = t.gradient_vector(beta)});
+  with_type(y.type(), [&]<class T>(T) {
+    run(tape.device(), LayerNormForward<T>{.x = x.matrix<T>(),
+                                           .gamma = gamma.vector(),
+                                           .beta = beta.vector(),
+                                           .epsilon = epsilon,
+                                           .y = y.matrix<T>(),
+                                           .mean = mean,
+                                           .inverse_std = inverse_std});
+    tape.record(y, {x, gamma, beta}, [=](Tape& t) {
+      run(t.device(), LayerNormBackward<T>{.dy = t.gradient_matrix<T>(y),
+                                           .x = x.matrix<T>(),
+                                           .gamma = gamma.vector(),
+                                           .mean = mean,
+                                           .inverse_std = inverse_std,
+                                           .dx = t.gradient_matrix<T>(x),
+                                           .dgamma = t.gradient_vector(gamma),
+                                           .dbeta = t.gradient_vector(beta)});
+    });
   });
   return y;
 }
 
 Tensor activation(Tape& tape, const Tensor& x, Activation kind) {
   Tensor y = tape.matrix(x.rows(), x.columns());
-  run(tape.device(), ActivationForward{.activation = kind, .x = x.flat(), .y = y.flat()});
-  tape.record(y, {x}, [=](Tape& t) {
-    run(t.device(),
-        ActivationBackward{.activation = kind, .dy = t.gradient_vector(y), .x = x.flat(), .dx = t.gradient_vector(x)});
+  with_type(y.type(), [&]<class T>(T) {
+    run(tape.device(), ActivationForward<T>{.activation = kind, .x = x.flat<T>(), .y = y.flat<T>()});
+    tape.record(y, {x}, [=](Tape& t) {
+      run(t.device(),
+          ActivationBackward<T>{
+              .activation = kind, .dy = t.gradient_vector<T>(y), .x = x.flat<T>(), .dx = t.gradient_vector<T>(x)});
+    });
   });
   return y;
 }
@@ -169,38 +193,43 @@ Tensor self_attention(Tape& tape, const Tensor& qkv, Vector<const int64_t> seque
   const Vector<float> kept = tape.keep<float>(options.heads * queries);
   const Matrix<float> log_sum_exp(kept.data(), options.heads, queries);
   const DropoutKey key = tape.next_dropout(static_cast<uint32_t>(options.heads));
-  run(tape.device(), AttentionForward{.qkv = qkv.matrix(),
-                                      .sequence_offsets = sequence_offsets,
-                                      .query_rows = query_rows,
-                                      .row_ids = row_ids,
-                                      .heads = options.heads,
-                                      .causal = options.causal,
-                                      .dropout = probability,
-                                      .key = key,
-                                      .y = y.matrix(),
-                                      .log_sum_exp = log_sum_exp});
-  tape.record(y, {qkv}, [=](Tape& t) {
-    run(t.device(), AttentionBackward{.qkv = qkv.matrix(),
-                                      .sequence_offsets = sequence_offsets,
-                                      .query_rows = query_rows,
-                                      .row_ids = row_ids,
-                                      .heads = options.heads,
-                                      .causal = options.causal,
-                                      .dropout = probability,
-                                      .key = key,
-                                      .y = y.matrix(),
-                                      .log_sum_exp = log_sum_exp,
-                                      .dy = t.gradient_matrix(y),
-                                      .dqkv = t.gradient_matrix(qkv)});
+  with_type(y.type(), [&]<class T>(T) {
+    run(tape.device(), AttentionForward<T>{.qkv = qkv.matrix<T>(),
+                                           .sequence_offsets = sequence_offsets,
+                                           .query_rows = query_rows,
+                                           .row_ids = row_ids,
+                                           .heads = options.heads,
+                                           .causal = options.causal,
+                                           .dropout = probability,
+                                           .key = key,
+                                           .y = y.matrix<T>(),
+                                           .log_sum_exp = log_sum_exp});
+    tape.record(y, {qkv}, [=](Tape& t) {
+      run(t.device(), AttentionBackward<T>{.qkv = qkv.matrix<T>(),
+                                           .sequence_offsets = sequence_offsets,
+                                           .query_rows = query_rows,
+                                           .row_ids = row_ids,
+                                           .heads = options.heads,
+                                           .causal = options.causal,
+                                           .dropout = probability,
+                                           .key = key,
+                                           .y = y.matrix<T>(),
+                                           .log_sum_exp = log_sum_exp,
+                                           .dy = t.gradient_matrix<T>(y),
+                                           .dqkv = t.gradient_matrix<T>(qkv)});
+    });
   });
   return y;
 }
 
 Tensor gather_rows(Tape& tape, const Tensor& x, Vector<const int64_t> indices) {
   Tensor y = tape.matrix(indices.size(), x.columns());
-  run(tape.device(), GatherRows{.x = x.matrix(), .indices = indices, .y = y.matrix()});
-  tape.record(y, {x}, [=](Tape& t) {
-    run(t.device(), ScatterAddRows{.dy = t.gradient_matrix(y), .indices = indices, .dx = t.gradient_matrix(x)});
+  with_type(y.type(), [&]<class T>(T) {
+    run(tape.device(), GatherRows<T>{.x = x.matrix<T>(), .indices = indices, .y = y.matrix<T>()});
+    tape.record(y, {x}, [=](Tape& t) {
+      run(t.device(),
+          ScatterAddRows<T>{.dy = t.gradient_matrix<T>(y), .indices = indices, .dx = t.gradient_matrix<T>(x)});
+    });
   });
   return y;
 }
@@ -214,16 +243,19 @@ Vector<double> masked_item_loss(Tape& tape, const Tensor& hidden, const Tensor& 
   const Vector<double> loss = tape.keep<double>(1);
   const bool gradients = tape.training();
   tape.record_loss({hidden, table, bias ? *bias : table});
-  run(tape.device(),
-      MaskedItemLoss{.hidden = hidden.matrix(),
-                     .table = table.matrix().slice(0, items),
-                     .bias = bias ? Vector<const float>(bias->vector()) : Vector<const float>::none(),
-                     .targets = targets,
-                     .row_losses = tape.keep<float>(targets.size()),
-                     .loss = loss,
-                     .dhidden = gradients ? tape.gradient_matrix(hidden) : Matrix<float>::none(),
-                     .dtable = gradients ? tape.gradient_matrix(table).slice(0, items) : Matrix<float>::none(),
-                     .dbias = gradients && bias ? tape.gradient_vector(*bias) : Vector<float>::none()});
+  with_type(hidden.type(), [&]<class T>(T) {
+    run(tape.device(),
+        MaskedItemLoss<T>{.hidden = hidden.matrix<T>(),
+                          .table = table.factor<T>().slice(0, items),
+                          .bias = bias ? Vector<const float>(bias->vector()) : Vector<const float>::none(),
+                          .targets = targets,
+                          .row_losses = tape.keep<float>(targets.size()),
+                          .loss = loss,
+                          .dhidden = gradients ? tape.gradient_matrix<T>(hidden) : Matrix<T>::none(),
+                          .dtable = gradients ? tape.gradient_matrix(table).slice(0, items) : Matrix<float>::none(),
+                          .dbias = gradients && bias ? tape.gradient_vector(*bias) : Vector<float>::none(),
+                          .tf32 = tape.uses_tf32()});
+  });
   return loss;
 }
 

@@ -1,10 +1,8 @@
 #include "optim/optimizer.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "core/parallel.h"
-#include "kernels/optimizer_step.h"
 #include "kernels/reduce.h"
 
 namespace itemloom {
@@ -42,8 +40,8 @@ Optimizer::Optimizer(const OptimizerConfig& config, const ParameterStore& store,
   for (size_t slot = 0; slot < slot_names_.size(); ++slot) {
     slot_blocks_.push_back(device.allocate(owned_size_ * static_cast<int64_t>(sizeof(float))));
   }
-  square_sums_.resize(static_cast<size_t>(block_count(store.size(), kSumOfSquaresBlock)));
-  device_square_sums_ = device.allocate(static_cast<int64_t>(square_sums_.size() * sizeof(double)));
+  decision_ = device.allocate(sizeof(StepDecision));
+  square_sums_ = device.allocate(block_count(store.size(), kSumOfSquaresBlock) * static_cast<int64_t>(sizeof(double)));
 }
 
 // The part of a parameter that is owned.
@@ -79,33 +77,43 @@ int64_t Optimizer::state_bytes() const {
   return static_cast<int64_t>(slot_blocks_.size() * sizeof(float)) * owned_size_;
 }
 
-double Optimizer::gradient_norm(Communicator& communicator, double gradient_scale) {
+int64_t Optimizer::steps() const {
+  int64_t steps = 0;
+  device_->copy_to_host(&decision().data()->steps, &steps, 1);
+  return steps;
+}
+
+void Optimizer::set_steps(int64_t steps) {
+  device_->copy_from_host(&steps, &decision().data()->steps, 1);
+}
+
+void Optimizer::decide(Communicator& communicator, double mean, Vector<double> losses) {
   static_assert(kShareBlock % kSumOfSquaresBlock == 0, "an owned range is made of whole blocks of the sum");
-  // What is not owned stays zero, as it was made.
-  const int64_t all_blocks = static_cast<int64_t>(square_sums_.size());
-  const Vector<double> partials = device_square_sums_.as<double>(all_blocks);
+  const int64_t all_blocks = block_count(store_->size(), kSumOfSquaresBlock);
+  const Vector<double> sums = square_sums_.as<double>(all_blocks);
+  // What the other ranks own comes from them.
+  if (in_slices_) device_->zero(sums.data(), square_sums_.bytes());
   for (const FlatRange& range : owned_) {
     const int64_t blocks = block_count(range.size(), kSumOfSquaresBlock);
     run(*device_, SumOfSquares{.x = store_->gradients().slice(range.begin, range.size()),
-                               .partials = partials.slice(range.begin / kSumOfSquaresBlock, blocks)});
+                               .partials = sums.slice(range.begin / kSumOfSquaresBlock, blocks)});
   }
-  device_->copy_to_host(partials.data(), square_sums_.data(), all_blocks);
-  if (in_slices_) {
-    communicator.all_reduce_sum(Vector<double>(square_sums_.data(), all_blocks));
-  }
-  double sum = 0;
-  for (const double block : square_sums_) sum += block;
-  return std::sqrt(sum) * gradient_scale;
+  if (in_slices_) gather_by_sum(*device_, communicator, sums);
+  run(*device_, DecideStep{.losses = losses,
+                           .square_sums = sums,
+                           .mean = mean,
+                           .clip_norm = config_.clip_norm,
+                           .beta1 = config_.beta1,
+                           .beta2 = config_.beta2,
+                           .decision = decision()});
 }
 
-void Optimizer::step(double learning_rate, double gradient_scale) {
-  ++steps_;
-  for (const Range& range : ranges_) {
-    step_range(range, static_cast<float>(learning_rate), static_cast<float>(gradient_scale));
-  }
+void Optimizer::step(Communicator& communicator, double learning_rate, double mean, Vector<double> losses) {
+  decide(communicator, mean, losses);
+  for (const Range& range : ranges_) step_range(range, static_cast<float>(learning_rate));
 }
 
-void Optimizer::step_range(const Range& range, float learning_rate, float gradient_scale) {
+void Optimizer::step_range(const Range& range, float learning_rate) {
   const float weight_decay = range.decays ? static_cast<float>(config_.weight_decay) : 0.0f;
   const Vector<float> value = store_->values().slice(range.begin, range.size);
   const Vector<float> gradient = store_->gradients().slice(range.begin, range.size);
@@ -113,7 +121,7 @@ void Optimizer::step_range(const Range& range, float learning_rate, float gradie
     run(*device_, SgdStep{.value = value,
                           .gradient = gradient,
                           .velocity = slot(0, range.state_begin, range.size),
-                          .gradient_scale = gradient_scale,
+                          .decision = decision(),
                           .learning_rate = learning_rate,
                           .momentum = static_cast<float>(config_.momentum),
                           .weight_decay = weight_decay});
@@ -122,27 +130,24 @@ void Optimizer::step_range(const Range& range, float learning_rate, float gradie
                               .gradient = gradient,
                               .square = slot(0, range.state_begin, range.size),
                               .velocity = slot(1, range.state_begin, range.size),
-                              .gradient_scale = gradient_scale,
+                              .decision = decision(),
                               .learning_rate = learning_rate,
                               .decay = static_cast<float>(config_.decay),
                               .momentum = static_cast<float>(config_.momentum),
                               .epsilon = static_cast<float>(config_.epsilon),
                               .weight_decay = weight_decay});
   } else {
-    const double steps = static_cast<double>(steps_);
     run(*device_, AdamStep{.value = value,
                            .gradient = gradient,
                            .first_moment = slot(0, range.state_begin, range.size),
                            .second_moment = slot(1, range.state_begin, range.size),
-                           .gradient_scale = gradient_scale,
+                           .decision = decision(),
                            .learning_rate = learning_rate,
                            .beta1 = static_cast<float>(config_.beta1),
                            .beta2 = static_cast<float>(config_.beta2),
                            .epsilon = static_cast<float>(config_.epsilon),
                            .weight_decay = weight_decay,
-                           .decoupled = config_.name == "adamw",
-                           .bias_correction1 = static_cast<float>(1 - std::pow(config_.beta1, steps)),
-                           .bias_correction2 = static_cast<float>(1 - std::pow(config_.beta2, steps))});
+                           .decoupled = config_.name == "adamw"});
   }
 }
 

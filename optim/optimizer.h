@@ -9,6 +9,7 @@
 #include "core/device.h"
 #include "core/memory.h"
 #include "core/parameters.h"
+#include "kernels/optimizer_step.h"
 #include "optim/config.h"
 
 namespace itemloom {
@@ -23,18 +24,19 @@ class Optimizer {
   // It is one of several slices, even where the ranges are all there are.
   Optimizer(const OptimizerConfig& config, const ParameterStore& store, Device& device, std::vector<FlatRange> owned);
 
-  // The number of steps taken, which Adam's bias correction counts; set on resume.
-  int64_t steps() const { return steps_; }
-  void set_steps(int64_t steps) { steps_ = steps; }
+  // The number of steps taken, which Adam's bias correction counts; set on resume. The device keeps it and is waited
+  // for.
+  int64_t steps() const;
+  void set_steps(int64_t steps);
 
-  // The 2-norm of the gradients of all ranks' owned ranges times `gradient_scale`; infinite or NaN when a gradient is.
-  // Sums in fixed blocks in their order, so that the slices do not change its bits. A collective where the ranges are
-  // slices.
-  double gradient_norm(Communicator& communicator, double gradient_scale);
-
-  // One step of the owned ranges with gradients scaled by `gradient_scale`; zeroes the gradients there. Weight decay
-  // skips vectors (biases and norm gains).
-  void step(double learning_rate, double gradient_scale);
+  // One step of the owned ranges with gradients scaled by `mean` (1 / masked rows) and clipped, and zero gradients
+  // there afterwards. The step is skipped when the sum of `losses`, in the memory of the device and used up, or a
+  // gradient of any rank is not finite. Weight decay skips vectors (biases and norm gains). The gradients' squares are
+  // summed in fixed blocks in a fixed order, so that the slices do not change a bit. A collective where the ranges are
+  // slices. Does not wait for the device, where it was decided what the step does (kernels/optimizer_step.h).
+  void step(Communicator& communicator, double learning_rate, double mean, Vector<double> losses);
+  // In the memory of the device, of the last step.
+  Vector<StepDecision> decision() const { return decision_.as<StepDecision>(1); }
 
   // A state buffer of the owned ranges, one after the other: "first_moment", "second_moment", "velocity", "square".
   struct Slot {
@@ -55,7 +57,8 @@ class Optimizer {
   };
 
   void add_owned(FlatRange parameter, bool decays);
-  void step_range(const Range& range, float learning_rate, float gradient_scale);
+  void decide(Communicator& communicator, double mean, Vector<double> losses);
+  void step_range(const Range& range, float learning_rate);
   Vector<float> slot(size_t index, int64_t begin, int64_t size) const;
 
   OptimizerConfig config_;
@@ -65,11 +68,10 @@ class Optimizer {
   std::vector<Range> ranges_;
   std::vector<std::string> slot_names_;
   std::vector<DeviceBlock> slot_blocks_;
-  DeviceBlock device_square_sums_;
-  std::vector<double> square_sums_;
-  bool in_slices_;  // the same on all ranks, also where one of them owns everything
+  DeviceBlock decision_;
+  DeviceBlock square_sums_;  // by block of the flat gradients
+  bool in_slices_;           // the same on all ranks, also where one of them owns everything
   int64_t owned_size_ = 0;
-  int64_t steps_ = 0;
 };
 
 }  // namespace itemloom

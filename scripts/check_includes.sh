@@ -13,7 +13,7 @@ declare -A allowed=(
   [train]="train optim layers data kernels core"
 )
 # Of core, kernels know only what a kernel is made of.
-kernel_core='core/(view|device|check|memory|parallel|rng|simd-inl|cuda/context)\.h'
+kernel_core='core/(view|bf16|device|check|memory|parallel|rng|simd-inl|cuda/context)\.h'
 
 failed=0
 for room in "${!allowed[@]}"; do

@@ -34,9 +34,9 @@ toolkit=build/cuda-toolkit
 # Versions that were tried together.
 toolkit_packages=(
   nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-runtime==13.0.96
-  nvidia-cuda-cccl==13.0.85 nvidia-cublas==13.1.0.3 nvidia-nccl-cu13==2.28.9
+  nvidia-cuda-cccl==13.0.85 nvidia-cublas==13.1.0.3 nvidia-nccl-cu13==2.28.9 nvidia-nvtx==13.0.85
 )
-# Whether there is an nvcc of 12.8 or later with the headers of cuBLAS and NCCL (kernels/cuda/toolkit.cmake looks alike).
+# Whether there is an nvcc of 12.8 or later with the headers of cuBLAS, NVTX and NCCL (kernels/cuda/toolkit.cmake looks alike).
 has_toolkit() {
   local nvcc home release
   nvcc=${CUDA_HOME:+$CUDA_HOME/bin/nvcc}
@@ -45,7 +45,7 @@ has_toolkit() {
   home=$(dirname "$(dirname "$nvcc")")
   release=$("$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')
   [ "$(printf '%s\n' 12.8 "$release" | sort -V | head -n 1)" = 12.8 ] || return 1
-  [ -e "$home/include/cublasLt.h" ] || return 1
+  [ -e "$home/include/cublasLt.h" ] && [ -e "$home/include/nvtx3/nvToolsExt.h" ] || return 1
   [ -e "$home/include/nccl.h" ] || [ -e /usr/include/nccl.h ] || [ -e /usr/local/include/nccl.h ]
 }
 needs_toolkit=false

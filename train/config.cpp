@@ -19,6 +19,8 @@ void validate_ranks(const TrainingConfig& training) {
 }
 
 void validate_device(const Config& config) {
+  CHECK(config.device == "cuda" || config.training.precision == "fp32", "training.precision is ",
+        config.training.precision, ", but device cpu computes in fp32 only; set it to fp32, or device to cuda");
   const int64_t head = config.model.hidden_size / config.model.heads;
   CHECK(config.device == "cpu" || head <= kLargestCudaHead, "model.hidden_size ", config.model.hidden_size,
         " and model.heads ", config.model.heads, " make heads of ", head, "; device cuda takes heads of up to ",
@@ -134,6 +136,13 @@ void validate_training(const Config& config) {
 DeviceKind device_kind(const std::string& device) {
   CHECK(device == "cpu" || device == "cuda", "device is '", device, "'; it can be cpu or cuda");
   return device == "cuda" ? DeviceKind::kCuda : DeviceKind::kCpu;
+}
+
+Precision precision_on(DeviceKind kind, const TrainingConfig& training) {
+  if (kind == DeviceKind::kCpu || training.precision == "fp32") return Precision::kFp32;
+  CHECK(training.precision == "tf32" || training.precision == "bf16", "training.precision is '", training.precision,
+        "'; it can be fp32, tf32 or bf16");
+  return training.precision == "tf32" ? Precision::kTf32 : Precision::kBf16;
 }
 
 void validate(const Config& config) {

@@ -31,6 +31,7 @@ struct TrainingConfig {
   int64_t batch_tokens = 0;
   int64_t micro_batch_tokens = 8192;
   int64_t seed = 1;
+  std::string precision = "fp32";
   int64_t threads = 0;
   int64_t validate_every = 1;
   EarlyStoppingConfig early_stopping;
@@ -60,6 +61,12 @@ struct TrainingConfig {
                          "part. The last digits of results depend on it.",
                  .minimum = 0});
     visit.field("seed", seed, {.help = "Start of all that is random.", .minimum = 0});
+    visit.field(
+        "precision", precision,
+        {.help = "What layers compute with where device is cuda. tf32: matrix products round their factors to 10 "
+                 "bits of fraction; attention stays fp32. bf16: activations and their gradients are stored as "
+                 "bf16, 7 bits of fraction. Sums, parameters and the optimizer are fp32 in any case.",
+         .choices = {"fp32", "tf32", "bf16"}});
     visit.field("threads", threads,
                 {.help = "Threads that compute; 0: one for each core. Results do not depend on it.",
                  .minimum = 0,
@@ -139,7 +146,6 @@ struct Config {
   EvaluationConfig evaluation;
   ExportConfig export_;
   std::string device = "cpu";
-  std::string precision = "fp32";
 
   template <class Visitor>
   void describe(Visitor& visit) {
@@ -153,12 +159,13 @@ struct Config {
     visit.field("device", device,
                 {.help = "Where to train and evaluate; what asks a finished run computes on the CPU.",
                  .choices = {"cpu", "cuda"}});
-    visit.field("precision", precision, {.help = "The numbers to compute with.", .choices = {"fp32"}});
   }
 };
 
 // Of a value of `device`.
 DeviceKind device_kind(const std::string& device);
+// What training.precision means on a device; the CPU has fp32 only.
+Precision precision_on(DeviceKind kind, const TrainingConfig& training);
 
 // Throws Error, naming the keys, when values do not fit each other: heads that do not divide the hidden size, an
 // unknown metric, a split by time without times, ...

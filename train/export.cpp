@@ -48,13 +48,13 @@ class NeighborSearch {
   void search(int64_t first, int64_t items, Matrix<int32_t> indices, Matrix<float> values) {
     scores_.resize(static_cast<size_t>(items * table_.rows()));
     const Matrix<float> scores(scores_.data(), items, table_.rows());
-    itemloom::run(device_, Gemm{.a = table_.slice(first, items),
-                                .transpose_a = false,
-                                .b = table_,
-                                .transpose_b = true,
-                                .bias = Vector<const float>::none(),
-                                .c = scores,
-                                .accumulate = false});
+    itemloom::run(device_, Gemm<float>{.a = table_.slice(first, items),
+                                       .transpose_a = false,
+                                       .b = table_,
+                                       .transpose_b = true,
+                                       .bias = Vector<const float>::none(),
+                                       .c = scores,
+                                       .accumulate = false});
     for (int64_t row = 0; row < items; ++row) scores.row(row)[first + row] = -std::numeric_limits<float>::infinity();
     itemloom::run(device_, TopK{.scores = scores, .indices = indices, .values = values});
   }

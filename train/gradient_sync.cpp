@@ -90,7 +90,6 @@ void GradientSync::finish() {
   changed_.wait(lock, [this] { return reduced_ == buckets_.size() || error_; });
   if (error_) std::rethrow_exception(error_);
   gradients_.device_continues_after();
-  gradients_.wait();
   ready_ = reduced_ = 0;
   missing_ = parameters_in_;
 }

@@ -33,7 +33,8 @@ class GradientSync {
 
   // In the last backward of a step: nothing will be added to this parameter's gradient any more.
   void parameter_ready(int parameter);
-  // Returns when all buckets are reduced. Rethrows what went wrong on the way.
+  // Returns when all buckets are reduced, or on a GPU, when what the device is told from now on comes after that.
+  // Rethrows what went wrong on the way.
   void finish();
 
  private:

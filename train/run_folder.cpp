@@ -134,7 +134,8 @@ std::unique_ptr<OpenedRun> open_run(const std::string& path, const std::string& 
                                                    .checkpoint_sha256 = {},
                                                    .entries = {}});
   use_threads(run->config.training);
-  run->device = std::make_unique<Device>(device_kind(device.empty() ? run->config.device : device), ordinal);
+  const DeviceKind kind = device_kind(device.empty() ? run->config.device : device);
+  run->device = std::make_unique<Device>(kind, ordinal, precision_on(kind, run->config.training));
   run->dataset = run_dataset(folder, run->config.data);
   run->split = make_split(run->dataset, run->config.data, part);
   run->instance =
@@ -146,6 +147,7 @@ std::unique_ptr<OpenedRun> open_run(const std::string& path, const std::string& 
   state.texts["dataset_hash"] = run->dataset.hash;
   run->checkpoint_sha256 = load_checkpoint(checkpoint, state);
   parameters.upload();
+  run->instance->values_changed();
   run->entries = state;
   return run;
 }

@@ -7,6 +7,7 @@
 #include "core/check.h"
 #include "core/parallel.h"
 #include "core/tape.h"
+#include "kernels/elementwise.h"
 #include "kernels/gemm.h"
 #include "train/trainer.h"
 
@@ -58,8 +59,12 @@ Matrix<const float> ModelScorer::encode(std::span<const History> histories) {
     }
     arena_.reset();
     Tape tape(device_, arena_, Mode::kInference);
-    const Matrix<float> encoded = model_.encode(tape, model_input(tape, batch_)).matrix();
-    device_.copy_within(encoded.data(), target, encoded.size());
+    const Tensor encoded = model_.encode(tape, model_input(tape, batch_));
+    if (encoded.type() == NumberType::kBf16) {
+      run(device_, Convert<Bf16, float>{.x = encoded.flat<Bf16>(), .y = Vector<float>(target, encoded.size())});
+    } else {
+      device_.copy_within(encoded.flat().data(), target, encoded.size());
+    }
     target += encoded.size();
   }
   return hidden;
@@ -67,13 +72,13 @@ Matrix<const float> ModelScorer::encode(std::span<const History> histories) {
 
 void ModelScorer::score(std::span<const History> histories, Matrix<float> scores) {
   check_shape(*this, histories, scores);
-  run(device_, Gemm{.a = encode(histories),
-                    .transpose_a = false,
-                    .b = model_.output_table(),
-                    .transpose_b = true,
-                    .bias = model_.output_bias(),
-                    .c = scores,
-                    .accumulate = false});
+  run(device_, Gemm<float>{.a = encode(histories),
+                           .transpose_a = false,
+                           .b = model_.output_table(),
+                           .transpose_b = true,
+                           .bias = model_.output_bias(),
+                           .c = scores,
+                           .accumulate = false});
 }
 
 PopularityScorer::PopularityScorer(Vector<const int64_t> counts) : scores_(counts.begin(), counts.end()) {}

@@ -32,7 +32,8 @@ class Scorer {
   Device host_;
 };
 
-// The model's logits at a [MASK] after the last max_length - 1 items of the history.
+// The model's logits at a [MASK] after the last max_length - 1 items of the history. The layers compute in the device's
+// precision, the logits are products of floats.
 class ModelScorer : public Scorer {
  public:
   // The model must outlive the scorer; its parameters may change between calls.

@@ -1,56 +1,11 @@
 #include "train/trainer.h"
 
-#include <algorithm>
-#include <array>
-#include <bit>
-#include <chrono>
-#include <cmath>
-
+#include "core/profile.h"
 #include "kernels/elementwise.h"
 #include "optim/schedule.h"
 
 namespace itemloom {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-// Seconds since the last call.
-class Lap {
- public:
-  double operator()() {
-    const auto now = Clock::now();
-    const double seconds = std::chrono::duration<double>(now - last_).count();
-    last_ = now;
-    return seconds;
-  }
-
- private:
-  Clock::time_point last_ = Clock::now();
-};
-
-// What the ranks tell each other once a step.
-struct StepTotals {
-  double loss_sum;
-  int64_t masked;
-  int64_t stop;
-};
-
-StepTotals sum_totals(Communicator& communicator, const StepTotals& mine) {
-  if (communicator.size() == 1) return mine;
-  std::vector<StepTotals> all(static_cast<size_t>(communicator.size()));
-  communicator.all_gather(&mine, sizeof mine, all.data());
-  std::vector<double> losses;
-  std::vector<const double*> sources;
-  StepTotals totals{0, 0, 0};
-  for (const StepTotals& one : all) {
-    losses.push_back(one.loss_sum);
-    totals.masked += one.masked;
-    totals.stop += one.stop;
-  }
-  for (const double& loss : losses) sources.push_back(&loss);
-  tree_sum(sources.data(), communicator.size(), 1, &totals.loss_sum);
-  return totals;
-}
 
 std::unique_ptr<ExchangeBuffer> make_buffer(Device& device, Communicator& communicator, int64_t floats) {
   if (device.cuda()) return cuda_backend::make_exchange_buffer(*device.cuda(), communicator, floats);
@@ -65,11 +20,16 @@ ModelInstance::ModelInstance(Device& device, const ModelConfig& config, int64_t 
 
 ModelInstance::ModelInstance(Device& device, const ModelConfig& config, int64_t items, int64_t max_length,
                              uint64_t seed, Communicator& communicator, bool shared_values)
-    : model_(Scope(parameters_), config, items, max_length) {
+    : device_(device), model_(Scope(parameters_), config, items, max_length) {
   const int64_t floats = parameters_.size();
   values_ = make_buffer(device, shared_values ? communicator : *make_self_communicator(), floats);
   gradients_ = make_buffer(device, communicator, floats);
   parameters_.allocate(device, seed, values_->values(), gradients_->values());
+}
+
+void ModelInstance::values_changed() {
+  const Vector<Bf16> copy = parameters_.bf16_values();
+  if (copy) run(device_, Convert<float, Bf16>{.x = parameters_.values(), .y = copy});
 }
 
 MaskedBatch model_input(Tape& tape, const PackedBatch& batch) {
@@ -102,29 +62,39 @@ TrainingStep::TrainingStep(Device& device, Communicator& communicator, ModelInst
       instance_(instance),
       config_(config),
       total_steps_(total_steps),
+      plan_(shard_plan(config.training, communicator)),
       sharded_(config.optimizer.sharded && communicator.size() > 1),
       sync_(communicator, instance.gradients(), instance.parameters(), sharded_),
       optimizer_(sharded_ ? Optimizer(config.optimizer, instance.parameters(), device, sync_.shares())
                           : Optimizer(config.optimizer, instance.parameters(), device)),
-      arena_(device.kind()) {
-  for (int shards = shard_plan(config.training, communicator).local_shards; shards > 1; shards /= 2) {
+      arena_(device.kind()),
+      told_{Told(device), Told(device)} {
+  losses_ = device.allocate(plan_.shards * static_cast<int64_t>(sizeof(double)));
+  for (int shards = plan_.local_shards; shards > 1; shards /= 2) {
     partials_.push_back(device.allocate(instance.parameters().size() * static_cast<int64_t>(sizeof(float))));
   }
 }
 
-// The losses of a shard's pieces go to device_losses_, its gradient is added to the parameters' gradients.
+TrainingStep::Told::Told(Device& device)
+    : begun(device), computed(device), reduced(device), done(device), decision(device.kind(), sizeof(StepDecision)) {}
+
+// The losses of a shard's pieces are added to its loss, its gradient to the parameters' gradients.
 void TrainingStep::compute_shard(const StepBatch& batch, size_t shard, int64_t step) {
   const bool last_shard = shard + 1 == batch.shard_ends.size();
   const size_t begin = shard == 0 ? 0 : batch.shard_ends[shard - 1], end = batch.shard_ends[shard];
-  double* losses = device_losses_.as<double>(static_cast<int64_t>(losses_.size())).data();
   for (size_t index = begin; index < end; ++index) {
     const PackedBatch& piece = batch.pieces[index];
     arena_.reset();
     Tape tape(device_, arena_, Mode::kTraining, static_cast<uint64_t>(config_.training.seed),
               static_cast<uint32_t>(step));
-    const MaskedBatch input = model_input(tape, piece);
-    const Vector<double> loss = instance_.model().loss(tape, input, tape.on_device(piece.targets));
-    device_.copy_within(loss.data(), losses + index, 1);
+    {
+      const ProfileRange range("forward");
+      const MaskedBatch input = model_input(tape, piece);
+      const Vector<double> loss = instance_.model().loss(tape, input, tape.on_device(piece.targets));
+      itemloom::run(device_,
+                    AddLoss{.loss = loss, .sum = losses().slice(plan_.first_shard + static_cast<int64_t>(shard), 1)});
+    }
+    const ProfileRange range("backward");
     // Where shards are folded, the gradient is whole only after that.
     if (last_shard && index + 1 == end && partials_.empty()) {
       tape.backward([this](int parameter) { sync_.parameter_ready(parameter); });
@@ -147,32 +117,11 @@ void TrainingStep::fold_shard(size_t shard, size_t shards) {
 }
 
 void TrainingStep::compute_shards(const StepBatch& batch, int64_t step) {
-  const size_t pieces = batch.shard_ends.back();
-  if (pieces > losses_.size()) {
-    // With room to spare: batches differ by some pieces, and a step is to allocate nothing.
-    losses_.resize(std::bit_ceil(std::max<size_t>(pieces, 64)));
-    device_losses_ = device_.allocate(static_cast<int64_t>(losses_.size() * sizeof(double)));
-  }
+  device_.zero(losses_.data(), losses_.bytes());
   for (size_t shard = 0; shard < batch.shard_ends.size(); ++shard) {
     compute_shard(batch, shard, step);
     if (!partials_.empty()) fold_shard(shard, batch.shard_ends.size());
   }
-}
-
-// The loss of this rank: pieces in their order make a shard's, which are summed in the gradients' tree.
-double TrainingStep::read_loss(const StepBatch& batch) {
-  const int64_t pieces = static_cast<int64_t>(batch.shard_ends.back());
-  device_.copy_to_host(device_losses_.as<double>(pieces).data(), losses_.data(), pieces);
-  std::array<double, kMostShards> sums{};
-  std::array<const double*, kMostShards> sources{};
-  size_t piece = 0;
-  for (size_t shard = 0; shard < batch.shard_ends.size(); ++shard) {
-    for (; piece < batch.shard_ends[shard]; ++piece) sums[shard] += losses_[piece];
-    sources[shard] = &sums[shard];
-  }
-  double loss = 0;
-  tree_sum(sources.data(), static_cast<int>(batch.shard_ends.size()), 1, &loss);
-  return loss;
 }
 
 // Every rank's share of a buffer comes to all of them.
@@ -189,38 +138,56 @@ void TrainingStep::share_values() {
   itemloom::run(device_, Fill{.value = 0, .y = instance_.parameters().gradients()});
 }
 
-StepResult TrainingStep::run(const StepBatch& batch, int64_t step, bool asked_to_stop) {
-  StepResult result;
+bool TrainingStep::run(const StepBatch& batch, int64_t step, bool asked_to_stop) {
+  CHECK(steps_told_ - results_given_ < 2, "step ", step, " was asked for before the result of the one before the last");
+  Told& told = told_[static_cast<size_t>(steps_told_ % 2)];
   RankStatus& status = communicator_.status();
   status.step.store(step + 1, std::memory_order_relaxed);
   status.enter(RankPhase::kComputing);
-  Lap lap;
+  told.begun.set();
   compute_shards(batch, step);
-  const StepTotals mine{read_loss(batch), batch.masked, asked_to_stop};
-  result.compute_seconds = lap();
+  told.computed.set();
   status.enter(RankPhase::kReducingGradients);
-  sync_.finish();
-  const StepTotals totals = sum_totals(communicator_, mine);
-  result.communication_seconds = lap();
+  int64_t counts[] = {batch.masked, asked_to_stop};
+  {
+    const ProfileRange range("reduce");
+    sync_.finish();
+    gather_by_sum(device_, communicator_, losses());
+    // The hosts know these before the devices have done anything.
+    communicator_.all_reduce_sum(Vector<int64_t>(counts, 2));
+  }
+  told.reduced.set();
   status.enter(RankPhase::kUpdating);
-  result.loss_sum = totals.loss_sum;
-  result.masked = totals.masked;
-  result.stop = totals.stop > 0;
-  double scale = 1.0 / static_cast<double>(result.masked);
-  result.gradient_norm = optimizer_.gradient_norm(communicator_, scale);
-  result.learning_rate =
+  const auto [masked, stop] = counts;
+  const double learning_rate =
       config_.optimizer.learning_rate * schedule_factor(config_.optimizer.schedule, step, total_steps_);
-  if (!std::isfinite(result.loss_sum) || !std::isfinite(result.gradient_norm)) {
-    result.skipped = true;
-    itemloom::run(device_, Fill{.value = 0, .y = instance_.parameters().gradients()});
-    return result;
+  {
+    const ProfileRange range("optimizer");
+    optimizer_.step(communicator_, learning_rate, 1.0 / static_cast<double>(masked), losses());
+    if (sharded_) share_values();
+    instance_.values_changed();
   }
-  if (config_.optimizer.clip_norm > 0 && result.gradient_norm > config_.optimizer.clip_norm) {
-    scale *= config_.optimizer.clip_norm / result.gradient_norm;
-  }
-  optimizer_.step(result.learning_rate, scale);
-  if (sharded_) share_values();
-  result.update_seconds = lap();
+  device_.copy_to_pinned(optimizer_.decision().data(), told.decision.as<StepDecision>(), 1);
+  told.done.set();
+  told.result = {
+      .step = step, .batch = batch.batch, .rows = batch.rows, .masked = masked, .learning_rate = learning_rate};
+  ++steps_told_;
+  return stop > 0;
+}
+
+std::optional<StepResult> TrainingStep::result(Until until) {
+  const int64_t left = until == Until::kWorkIsLeft && device_.kind() == DeviceKind::kCuda ? 1 : 0;
+  if (steps_told_ - results_given_ <= left) return {};
+  const Told& told = told_[static_cast<size_t>(results_given_++ % 2)];
+  told.done.wait();
+  const StepDecision& decision = *told.decision.as<StepDecision>();
+  StepResult result = told.result;
+  result.loss_sum = decision.loss_sum;
+  result.gradient_norm = decision.gradient_norm;
+  result.skipped = decision.skipped;
+  result.compute_seconds = told.computed.seconds_since(told.begun);
+  result.communication_seconds = told.reduced.seconds_since(told.computed);
+  result.update_seconds = told.done.seconds_since(told.reduced);
   return result;
 }
 

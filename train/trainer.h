@@ -1,8 +1,10 @@
 // One optimizer step on one page, and the model it trains. Epochs, validation and checkpoints: train/training_run.h.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,10 +32,13 @@ class ModelInstance {
   const Bert4Rec& model() const { return model_; }
   ParameterStore& parameters() { return parameters_; }
   const ParameterStore& parameters() const { return parameters_; }
+  // To be called after parameters' values have changed: brings their copy in bf16, where there is one, up to date.
+  void values_changed();
   ExchangeBuffer& values() { return *values_; }
   ExchangeBuffer& gradients() { return *gradients_; }
 
  private:
+  Device& device_;
   ParameterStore parameters_;
   Bert4Rec model_;
   std::unique_ptr<ExchangeBuffer> values_, gradients_;
@@ -43,13 +48,15 @@ class ModelInstance {
 MaskedBatch model_input(Tape& tape, const PackedBatch& batch);
 
 struct StepResult {
+  int64_t step = 0;          // its number, from 0
+  int64_t batch = 0;         // its place in the epoch
+  int64_t rows = 0;          // of the whole batch
   double loss_sum = 0;       // over the masked rows of the whole batch
   int64_t masked = 0;        // their number
   double gradient_norm = 0;  // of the mean loss, before clipping
   double learning_rate = 0;
   bool skipped = false;  // the loss or a gradient was not finite; parameters are as before
-  bool stop = false;     // a rank was asked to stop
-  // Of this rank: forward and backward, waiting for gradients after it, and the optimizer with what it shares.
+  // Of this rank's device: forward and backward, waiting for gradients after it, and the optimizer with what it shares.
   double compute_seconds = 0, communication_seconds = 0, update_seconds = 0;
 };
 
@@ -63,14 +70,23 @@ ShardPlan shard_plan(const TrainingConfig& config, const Communicator& communica
 // Forward, backward and update for one batch, by all ranks together. The gradient is a tree sum over the shards of the
 // batch, of which each rank computes its own; the loss's sum and the number of masked rows are summed over the ranks,
 // and that number divides once, in the optimizer. So every rank ends a step with the same parameters, to the bit.
+//
+// A GPU works behind the host's back: run() tells it what to do and does not wait for it, and what came of the step is
+// asked for when the next one has been told, so that it never runs out of work. The CPU has done a step when it
+// returns.
 class TrainingStep {
  public:
   TrainingStep(Device& device, Communicator& communicator, ModelInstance& instance, const Config& config,
                int64_t total_steps);
 
-  // `step` is 0-based and counts every batch, skipped ones too: it names dropout masks and the schedule's place.
-  // `asked_to_stop` is this rank's, the result's `stop` the same on all ranks.
-  StepResult run(const StepBatch& batch, int64_t step, bool asked_to_stop = false);
+  // `step` is 0-based and counts every batch, skipped ones too: it names dropout masks and the schedule's place. Gives
+  // whether a rank was asked to stop, the same on all ranks. The results of all steps but one must have been given.
+  bool run(const StepBatch& batch, int64_t step, bool asked_to_stop = false);
+
+  // What came of the first step whose result was not given yet, if there is one, once it is done. Until kWorkIsLeft the
+  // step that a GPU was told last is not waited for.
+  enum class Until { kWorkIsLeft, kAllIsDone };
+  std::optional<StepResult> result(Until until);
 
   Optimizer& optimizer() { return optimizer_; }
   const Optimizer& optimizer() const { return optimizer_; }
@@ -88,22 +104,32 @@ class TrainingStep {
   void compute_shards(const StepBatch& batch, int64_t step);
   void compute_shard(const StepBatch& batch, size_t shard, int64_t step);
   void fold_shard(size_t shard, size_t shards);
-  double read_loss(const StepBatch& batch);
+  Vector<double> losses() const { return losses_.as<double>(plan_.shards); }
   void gather(ExchangeBuffer& buffer);
   void share_values();
+
+  // A step whose result was not given yet.
+  struct Told {
+    explicit Told(Device& device);
+    StepResult result;  // what the host knows of it
+    DeviceMark begun, computed, reduced, done;
+    PinnedBlock decision;
+  };
 
   Device& device_;
   Communicator& communicator_;
   ModelInstance& instance_;
   const Config& config_;
   int64_t total_steps_;
+  ShardPlan plan_;
   bool sharded_;
   GradientSync sync_;
   Optimizer optimizer_;
   Arena arena_;
   std::vector<DeviceBlock> partials_;  // gradients of 2^level shards that wait for those of the next as many
-  DeviceBlock device_losses_;          // of the batch's pieces
-  std::vector<double> losses_;
+  DeviceBlock losses_;                 // by shard of the whole batch
+  std::array<Told, 2> told_;           // step n is in place n % 2
+  int64_t steps_told_ = 0, results_given_ = 0;
 };
 
 }  // namespace itemloom

@@ -128,7 +128,8 @@ class TrainingRun {
   void finish_saving();
   CheckpointState checkpoint_state(Vector<float> parameters, const std::vector<Optimizer::Slot>& slots) const;
   bool run_epoch(const SignalWatch& signals);
-  bool take_step(const StepBatch& batch, double data_wait, bool asked_to_stop);
+  void take_results(TrainingStep::Until until, int64_t batches);
+  void take_result(const StepResult& result);
   void finish_epoch();
   double validate(nlohmann::json& line);
   nlohmann::json epoch_line();
@@ -242,6 +243,7 @@ void TrainingRun::restore() {
   });
   communicator_.broadcast(parameters.floats().data(), bytes);
   parameters.upload();
+  instance_.values_changed();
   size_t place = 0;
   step_.scatter_slots([&](const std::string&, Vector<float> whole) {
     std::memcpy(whole.data(), loaded[place++].values.data(), static_cast<size_t>(bytes));
@@ -269,39 +271,46 @@ bool TrainingRun::ended() const {
   return state_.epoch >= config_.training.epochs || stopped_early();
 }
 
-// Gives true when a rank was asked to stop.
-bool TrainingRun::take_step(const StepBatch& batch, double data_wait, bool asked_to_stop) {
-  const StepResult result = step_.run(batch, state_.step, asked_to_stop);
-  ++state_.step;
-  ++state_.batch;
-  epoch_rows_ += batch.rows;
-  epoch_sequences_ += batch.sequences;
+void TrainingRun::take_result(const StepResult& result) {
   last_learning_rate_ = result.learning_rate;
   last_gradient_norm_ = result.gradient_norm;
   for (StepSeconds* seconds : {&epoch_seconds_, &run_seconds_}) {
     seconds->compute += result.compute_seconds;
     seconds->communication += result.communication_seconds;
     seconds->update += result.update_seconds;
-    seconds->data_wait += data_wait;
     ++seconds->steps;
   }
   if (!result.skipped) {
     state_.skipped_in_a_row = 0;
     state_.loss_sum += result.loss_sum;
     state_.masked += result.masked;
-    return result.stop;
+    return;
   }
   ++state_.skipped;
   ++state_.skipped_in_a_row;
-  spdlog::warn("step {} was skipped: the loss or its gradient is not finite", state_.step);
-  if (state_.skipped_in_a_row <= config_.training.max_skipped_steps) return result.stop;
+  spdlog::warn("step {} was skipped: the loss or its gradient is not finite", result.step + 1);
+  if (state_.skipped_in_a_row <= config_.training.max_skipped_steps) return;
   finish_saving();
   throw SharedError(join_message(
-      "the loss or its gradient was not finite ", state_.skipped_in_a_row, " steps in a row, up to step ", state_.step,
-      " (training.max_skipped_steps is ", config_.training.max_skipped_steps,
+      "the loss or its gradient was not finite ", state_.skipped_in_a_row, " steps in a row, up to step ",
+      result.step + 1, " (training.max_skipped_steps is ", config_.training.max_skipped_steps,
       "); lower optimizer.learning_rate, or set optimizer.clip_norm. ",
       std::filesystem::exists(folder_.last_checkpoint()) ? "The last good state is in " + folder_.last_checkpoint()
                                                          : "No state was saved before"));
+}
+
+// Steps of an epoch of so many batches are done until then.
+void TrainingRun::take_results(TrainingStep::Until until, int64_t batches) {
+  while (const std::optional<StepResult> result = step_.result(until)) {
+    take_result(*result);
+    if (!reports_) continue;
+    reports_->progress.step({.epoch = state_.epoch + 1,
+                             .epochs = config_.training.epochs,
+                             .step = result->batch + 1,
+                             .steps = batches,
+                             .loss = state_.masked > 0 ? state_.loss_sum / static_cast<double>(state_.masked) : 0,
+                             .tokens = result->rows});
+  }
 }
 
 // Gives false when a signal ended it before its last batch.
@@ -310,22 +319,23 @@ bool TrainingRun::run_epoch(const SignalWatch& signals) {
   epoch_rows_ = epoch_sequences_ = 0;
   epoch_seconds_ = {};
   const int64_t batches = loader_.batches(state_.epoch);
-  while (state_.batch < batches) {
+  bool stop = false;
+  while (!stop && state_.batch < batches) {
     communicator_.status().enter(RankPhase::kWaitingForBatch);
     const auto wait_start = std::chrono::steady_clock::now();
     const StepBatch& batch = loader_.load(state_.epoch, state_.batch);
-    const bool stop = take_step(batch, seconds_since(wait_start), signals.asked_to_stop());
-    if (reports_) {
-      reports_->progress.step({.epoch = state_.epoch + 1,
-                               .epochs = config_.training.epochs,
-                               .step = state_.batch,
-                               .steps = batches,
-                               .loss = state_.masked > 0 ? state_.loss_sum / static_cast<double>(state_.masked) : 0,
-                               .tokens = batch.rows});
-    }
-    if (stop && state_.batch < batches) return false;
+    const double data_wait = seconds_since(wait_start);
+    for (StepSeconds* seconds : {&epoch_seconds_, &run_seconds_}) seconds->data_wait += data_wait;
+    epoch_rows_ += batch.rows;
+    epoch_sequences_ += batch.sequences;
+    stop = step_.run(batch, state_.step, signals.asked_to_stop());
+    ++state_.step;
+    ++state_.batch;
+    take_results(TrainingStep::Until::kWorkIsLeft, batches);
   }
-  return true;
+  // From here on the state is that of all steps.
+  take_results(TrainingStep::Until::kAllIsDone, batches);
+  return state_.batch == batches;
 }
 
 double TrainingRun::validate(nlohmann::json& line) {
@@ -521,7 +531,10 @@ RunOutcome train_run(const LoadedConfig& loaded, const std::string& path, bool r
   const RunFolder folder(path);
   // Before anything is read or written: a GPU that is not there is soon said.
   std::optional<Device> device;
-  together(communicator, [&] { device.emplace(device_kind(loaded.values.device), communicator.local_rank()); });
+  together(communicator, [&] {
+    const DeviceKind kind = device_kind(loaded.values.device);
+    device.emplace(kind, communicator.local_rank(), precision_on(kind, loaded.values.training));
+  });
   check_own_gpus(communicator, *device);
   RunStart start(loaded, folder, resume, *device, communicator);
   together(communicator, [&] {

@@ -4,6 +4,7 @@
 
 #include "core/check.h"
 #include "core/cuda/context.h"
+#include "core/cuda/staging.h"
 
 namespace itemloom::cuda_backend {
 namespace {
@@ -44,9 +45,19 @@ void free(std::byte* data) {
   cudaFree(data);
 }
 
+std::byte* allocate_pinned(int64_t bytes) {
+  return cuda_allocate_pinned(bytes, "taking page-locked memory");
+}
+
+void free_pinned(std::byte* data) {
+  cudaFreeHost(data);
+}
+
 void copy(CudaContext& context, const void* from, void* to, int64_t bytes, Direction direction) {
-  constexpr cudaMemcpyKind kKinds[] = {cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice};
-  const cudaMemcpyKind kind = kKinds[static_cast<int>(direction)];
+  if (direction == Direction::kFromHost) {
+    return context.staging().copy(static_cast<const std::byte*>(from), static_cast<std::byte*>(to), bytes);
+  }
+  const cudaMemcpyKind kind = direction == Direction::kWithin ? cudaMemcpyDeviceToDevice : cudaMemcpyDeviceToHost;
   cuda_check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kind, context.stream()), "copying");
   if (direction == Direction::kToHost) synchronize(context);
 }
@@ -57,6 +68,30 @@ void zero(CudaContext& context, void* data, int64_t bytes) {
 
 void synchronize(CudaContext& context) {
   cuda_check(cudaStreamSynchronize(context.stream()), "running kernels");
+}
+
+CUevent_st* make_event() {
+  cudaEvent_t event = nullptr;
+  cuda_check(cudaEventCreateWithFlags(&event, cudaEventBlockingSync), "making an event");
+  return event;
+}
+
+void delete_event(CUevent_st* event) {
+  cudaEventDestroy(event);
+}
+
+void set_event(CudaContext& context, CUevent_st* event) {
+  cuda_check(cudaEventRecord(event, context.stream()), "marking a place in a stream");
+}
+
+void wait_for_event(CudaContext& context, CUevent_st* event) {
+  context.wait_for(event);
+}
+
+double seconds_between(CUevent_st* begin, CUevent_st* end) {
+  float milliseconds = 0;
+  cuda_check(cudaEventElapsedTime(&milliseconds, begin, end), "timing a step");
+  return 1e-3 * milliseconds;
 }
 
 std::string gpu_id(const CudaContext& context) {

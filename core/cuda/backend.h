@@ -7,6 +7,11 @@
 #include <memory>
 #include <string>
 
+#include "core/view.h"
+
+// What cudaEvent_t points to.
+struct CUevent_st;
+
 namespace itemloom {
 
 class Communicator;
@@ -22,12 +27,28 @@ void delete_context(CudaContext* context);
 std::byte* allocate(int64_t bytes);
 void free(std::byte* data);
 
-enum class Direction { kFromHost, kToHost, kWithin };
-// In the stream's order. Host memory is pageable, of which the runtime takes a copy, so that it may be used again when
-// this returns; what goes to the host is there by then.
+// Page-locked memory of the host, zeroed.
+std::byte* allocate_pinned(int64_t bytes);
+void free_pinned(std::byte* data);
+
+enum class Direction { kFromHost, kToHost, kToPinned, kWithin };
+// In the stream's order. What comes from the host may be changed when this returns (core/cuda/staging.h); what goes to
+// the host is there by then, but in pinned memory only when the stream has come so far.
 void copy(CudaContext& context, const void* from, void* to, int64_t bytes, Direction direction);
 void zero(CudaContext& context, void* data, int64_t bytes);
 void synchronize(CudaContext& context);
+
+CUevent_st* make_event();
+void delete_event(CUevent_st* event);
+// Behind all that the stream has been told until now.
+void set_event(CudaContext& context, CUevent_st* event);
+// As CudaContext::wait_for.
+void wait_for_event(CudaContext& context, CUevent_st* event);
+// Between two events that the stream has come to.
+double seconds_between(CUevent_st* begin, CUevent_st* end);
+
+// A collective, in the stream's order: sums in place of doubles in the GPUs' memory (core/communicator.h).
+void all_reduce_sum(CudaContext& context, Communicator& communicator, Vector<double> values);
 
 // A collective: a buffer in the GPUs' memory that meets those of the other ranks by NCCL (core/communicator.h).
 std::unique_ptr<ExchangeBuffer> make_exchange_buffer(CudaContext& context, Communicator& communicator, int64_t floats);

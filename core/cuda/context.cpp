@@ -1,10 +1,13 @@
 #include "core/cuda/context.h"
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 
 #include "core/check.h"
 #include "core/cuda/nccl_exchange.h"
+#include "core/cuda/staging.h"
 
 namespace itemloom {
 namespace {
@@ -56,6 +59,13 @@ std::byte* cuda_allocate(int64_t bytes, const char* what) {
   return static_cast<std::byte*>(data);
 }
 
+std::byte* cuda_allocate_pinned(int64_t bytes, const char* what) {
+  void* data = nullptr;
+  cuda_check(cudaHostAlloc(&data, static_cast<size_t>(bytes), cudaHostAllocPortable), what);
+  std::memset(data, 0, static_cast<size_t>(bytes));
+  return static_cast<std::byte*>(data);
+}
+
 CudaContext::CudaContext(int ordinal) : ordinal_(choose_gpu(ordinal)) {
   use_on_this_thread();
   const char* synchronous = std::getenv("ITEMLOOM_CUDA_SYNC");
@@ -63,11 +73,13 @@ CudaContext::CudaContext(int ordinal) : ordinal_(choose_gpu(ordinal)) {
   cuda_check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
   cublas_check(cublasLtCreate(&blas_), "starting cuBLAS");
   blas_workspace_ = cuda_allocate(kBlasWorkspaceBytes, "taking cuBLAS's working memory");
+  staging_ = std::make_unique<Staging>(*this);
 }
 
 CudaContext::~CudaContext() {
   // The process may be ending because the GPU failed: nothing here can say more than the first error did.
   cudaStreamSynchronize(stream_);
+  staging_.reset();
   cudaFree(scratch_);
   cudaFree(blas_workspace_);
   cublasLtDestroy(blas_);
@@ -96,6 +108,22 @@ std::shared_ptr<NcclGroup> CudaContext::nccl_group(Communicator& communicator) {
   std::shared_ptr<NcclGroup> group = nccl_group_.lock();
   if (!group) nccl_group_ = group = std::make_shared<NcclGroup>(*this, communicator);
   return group;
+}
+
+void CudaContext::wait_for(cudaEvent_t event) const {
+  const std::shared_ptr<NcclGroup> group = nccl_group_.lock();
+  if (!group) return cuda_check(cudaEventSynchronize(event), "running kernels");
+  cudaError_t status;
+  while (true) {
+    status = cudaEventQuery(event);
+    // Else the next check of a launch would find it.
+    if (status == cudaErrorNotReady) cudaGetLastError();
+    // Asked at least once, because what a failed exchange leaves behind are not sums.
+    group->check_health();
+    if (status != cudaErrorNotReady) break;
+    std::this_thread::sleep_for(std::chrono::microseconds(20));
+  }
+  cuda_check(status, "running kernels");
 }
 
 void CudaContext::after_launch(const char* kernel) {

@@ -12,6 +12,7 @@ namespace itemloom {
 
 class Communicator;
 class NcclGroup;
+class Staging;
 
 // Every return code of the CUDA runtime, cuBLAS and NCCL goes through one of these. They throw Error naming `what` was
 // being done and the library's own words.
@@ -20,6 +21,8 @@ void cublas_check(cublasStatus_t status, const char* what);
 
 // Memory of the calling thread's GPU, contents undefined.
 std::byte* cuda_allocate(int64_t bytes, const char* what);
+// Page-locked memory of the host, zeroed.
+std::byte* cuda_allocate_pinned(int64_t bytes, const char* what);
 
 // What kernels/cuda/blas.cpp remembers from product to product.
 struct BlasAlgorithms;
@@ -55,6 +58,13 @@ class CudaContext {
   // The ranks' GPUs; a collective when it is asked for the first time. Always of the same communicator.
   std::shared_ptr<NcclGroup> nccl_group(Communicator& communicator);
 
+  // What the host sends goes through it.
+  Staging& staging() { return *staging_; }
+
+  // Returns when the GPU has come to an event. Throws Error when something went wrong there, or when NCCL notices
+  // meanwhile that something went wrong between the ranks: a peer that is gone, a broken connection.
+  void wait_for(cudaEvent_t event) const;
+
   // After every launch. ITEMLOOM_CUDA_SYNC=1 waits for each kernel, so that an error names the kernel it is of.
   void after_launch(const char* kernel);
 
@@ -69,6 +79,7 @@ class CudaContext {
   std::shared_ptr<BlasAlgorithms> blas_algorithms_;
   std::byte* scratch_ = nullptr;
   int64_t scratch_size_ = 0;
+  std::unique_ptr<Staging> staging_;
   std::weak_ptr<NcclGroup> nccl_group_;  // lives as long as a buffer that uses it
 };
 

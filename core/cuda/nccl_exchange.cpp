@@ -1,8 +1,6 @@
 #include "core/cuda/nccl_exchange.h"
 
-#include <chrono>
 #include <exception>
-#include <thread>
 
 #include "core/check.h"
 #include "core/cuda/backend.h"
@@ -39,7 +37,6 @@ class NcclBuffer : public OwnBuffer {
 
   void begin_after_device() override { group_->wait_for_context(); }
   void device_continues_after() override { group_->context_waits(); }
-  void wait() override { group_->wait(); }
 
  private:
   template <class Collective>
@@ -99,17 +96,6 @@ void NcclGroup::context_waits() {
   cuda_check(cudaStreamWaitEvent(context_.stream(), group_done_, 0), "ordering streams");
 }
 
-void NcclGroup::wait() const {
-  cudaError_t status;
-  while ((status = cudaEventQuery(group_done_)) == cudaErrorNotReady) {
-    // Else the next check of a launch would find it.
-    cudaGetLastError();
-    check_health();
-    std::this_thread::sleep_for(std::chrono::microseconds(20));
-  }
-  cuda_check(status, "exchanging gradients");
-}
-
 void NcclGroup::check_health() const {
   ncclResult_t health = ncclSuccess;
   nccl_check(ncclCommGetAsyncError(ranks_, &health), "asking for errors");
@@ -122,6 +108,16 @@ std::string nccl_version() {
   int version = 0;
   nccl_check(ncclGetVersion(&version), "asking for the version");
   return join_message(version / 10000, ".", version / 100 % 100, ".", version % 100);
+}
+
+void all_reduce_sum(CudaContext& context, Communicator& communicator, Vector<double> values) {
+  if (communicator.size() == 1) return;
+  const std::shared_ptr<NcclGroup> group = context.nccl_group(communicator);
+  group->wait_for_context();
+  nccl_check(ncclAllReduce(values.data(), values.data(), static_cast<size_t>(values.size()), ncclDouble, ncclSum,
+                           group->ranks(), group->stream()),
+             "summing over the ranks");
+  group->context_waits();
 }
 
 std::unique_ptr<ExchangeBuffer> make_exchange_buffer(CudaContext& context, Communicator& communicator, int64_t floats) {

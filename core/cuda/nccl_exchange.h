@@ -29,13 +29,10 @@ class NcclGroup {
   void wait_for_context();
   void context_waits();
 
-  // Returns when the group's stream has come to what context_waits() marked. Throws Error when NCCL notices meanwhile
-  // that something went wrong: a peer that is gone, a broken connection.
-  void wait() const;
-
- private:
+  // Throws Error when NCCL has noticed that something went wrong: a peer that is gone, a broken connection.
   void check_health() const;
 
+ private:
   CudaContext& context_;
   int exceptions_;  // under way when it was made
   ncclComm_t ranks_ = nullptr;

@@ -101,7 +101,7 @@ class Table {
   alignas(64) float coefficients_[kDegree + 1][kFloatLanes] = {};
 };
 
-void gelu_forward(const ActivationForward& args, const Table& table) {
+void gelu_forward(const ActivationForward<float>& args, const Table& table) {
   const float* x = args.x.data();
   float* y = args.y.data();
   parallel_blocks(args.x.size(), kFlatBlock, [&](int64_t begin, int64_t end) HWY_ATTR {
@@ -116,7 +116,7 @@ void gelu_forward(const ActivationForward& args, const Table& table) {
   });
 }
 
-void gelu_backward(const ActivationBackward& args, const Table& table) {
+void gelu_backward(const ActivationBackward<float>& args, const Table& table) {
   const float *x = args.x.data(), *dy = args.dy.data();
   float* dx = args.dx.data();
   parallel_blocks(args.x.size(), kFlatBlock, [&](int64_t begin, int64_t end) HWY_ATTR {
@@ -131,12 +131,12 @@ void gelu_backward(const ActivationBackward& args, const Table& table) {
   });
 }
 
-void relu_forward(const ActivationForward& args) {
+void relu_forward(const ActivationForward<float>& args) {
   parallel_lanes(args.x.size(), [x = args.x.data(), y = args.y.data()](int64_t i, auto lanes)
                                     HWY_ATTR { lanes.store(hn::Max(hn::Zero(Floats()), lanes.load(x + i)), y + i); });
 }
 
-void relu_backward(const ActivationBackward& args) {
+void relu_backward(const ActivationBackward<float>& args) {
   parallel_lanes(args.x.size(),
                  [x = args.x.data(), dy = args.dy.data(), dx = args.dx.data()](int64_t i, auto lanes) HWY_ATTR {
                    const auto positive = hn::Gt(lanes.load(x + i), hn::Zero(Floats()));
@@ -144,7 +144,7 @@ void relu_backward(const ActivationBackward& args) {
                  });
 }
 
-void activation_forward(CpuStream, const ActivationForward& args) {
+void activation_forward(CpuStream, const ActivationForward<float>& args) {
   static const Table kErf(erf_tail), kTanh(tanh_tail);
   switch (args.activation) {
     case Activation::kGeluErf:
@@ -156,7 +156,7 @@ void activation_forward(CpuStream, const ActivationForward& args) {
   }
 }
 
-void activation_backward(CpuStream, const ActivationBackward& args) {
+void activation_backward(CpuStream, const ActivationBackward<float>& args) {
   static const Table kErf(erf_slope), kTanh(tanh_slope);
   switch (args.activation) {
     case Activation::kGeluErf:
@@ -179,11 +179,11 @@ namespace itemloom {
 HWY_EXPORT(activation_forward);
 HWY_EXPORT(activation_backward);
 
-void launch(CpuStream stream, const ActivationForward& args) {
+void launch(CpuStream stream, const ActivationForward<float>& args) {
   HWY_DYNAMIC_DISPATCH(activation_forward)(stream, args);
 }
 
-void launch(CpuStream stream, const ActivationBackward& args) {
+void launch(CpuStream stream, const ActivationBackward<float>& args) {
   HWY_DYNAMIC_DISPATCH(activation_backward)(stream, args);
 }
 

@@ -60,7 +60,7 @@ void rescale_output(const Shape& shape, const Block& block, Workspace& work) {
   }
 }
 
-void forward_head(const AttentionForward& args, const Shape& shape, const Sequence& sequence, Workspace& work) {
+void forward_head(const AttentionForward<float>& args, const Shape& shape, const Sequence& sequence, Workspace& work) {
   load_keys(args, shape, sequence, work);
   const DropoutMask mask = dropout_mask(args, sequence.head);
   for (int64_t index = 0; index < query_blocks(sequence.queries); ++index) {
@@ -107,8 +107,8 @@ void softmax_backward_tile(const Block& block, int64_t keys, Workspace& work) {
 
 // Loads what backward needs of a block beside its queries: log_sum_exp, delta_i = dy_i . y_i (which is
 // sum_j P_ij dP_ij), and dO times the dropout scale, which belongs to dO wherever dO is used after that.
-void load_gradients(const AttentionBackward& args, const Shape& shape, const Sequence& sequence, const Block& block,
-                    Workspace& work) {
+void load_gradients(const AttentionBackward<float>& args, const Shape& shape, const Sequence& sequence,
+                    const Block& block, Workspace& work) {
   std::fill_n(work.delta, block.lanes, 0.0f);
   std::fill_n(work.log_sum_exp, block.lanes, 0.0f);
   std::copy_n(args.log_sum_exp.row(sequence.head) + block.first, block.count, work.log_sum_exp);
@@ -121,8 +121,8 @@ void load_gradients(const AttentionBackward& args, const Shape& shape, const Seq
   transpose(work.doutput, shape.padded, block.lanes, round_up(shape.head_size, 4), work.doutput_transposed);
 }
 
-void backward_tile(const AttentionBackward& args, const Shape& shape, const Sequence& sequence, const Block& block,
-                   int64_t tile, const DropoutMask& mask, Workspace& work) {
+void backward_tile(const AttentionBackward<float>& args, const Shape& shape, const Sequence& sequence,
+                   const Block& block, int64_t tile, const DropoutMask& mask, Workspace& work) {
   const int64_t keys = std::min(kKeys, block.keys - tile), offset = tile * shape.padded;
   score_tile(shape, block, args.causal, tile, keys, work);
   tile_product<TileLayout::kRows>({.a = work.values + offset,
@@ -145,7 +145,8 @@ void backward_tile(const AttentionBackward& args, const Shape& shape, const Sequ
   add_weighted_rows(shape, block, work.dscores, work.keys + offset, keys, work.dqueries, tile > 0);
 }
 
-void backward_head(const AttentionBackward& args, const Shape& shape, const Sequence& sequence, Workspace& work) {
+void backward_head(const AttentionBackward<float>& args, const Shape& shape, const Sequence& sequence,
+                   Workspace& work) {
   load_keys(args, shape, sequence, work);
   std::fill_n(work.dkeys, sequence.length * shape.padded, 0.0f);
   std::fill_n(work.dvalues, sequence.length * shape.padded, 0.0f);
@@ -185,13 +186,13 @@ void for_each_head(CpuStream stream, const Arguments& args, const Shape& shape, 
   parallel_for_with_thread(block_count(args.qkv.rows(), kTaskRows) * shape.heads, run_task);
 }
 
-void attention_forward(CpuStream stream, const AttentionForward& args) {
+void attention_forward(CpuStream stream, const AttentionForward<float>& args) {
   const Shape shape = shape_of(args);
   for_each_head(stream, args, shape, false,
                 [&](const Sequence& sequence, Workspace& work) { forward_head(args, shape, sequence, work); });
 }
 
-void attention_backward(CpuStream stream, const AttentionBackward& args) {
+void attention_backward(CpuStream stream, const AttentionBackward<float>& args) {
   const Shape shape = shape_of(args);
   for_each_head(stream, args, shape, true,
                 [&](const Sequence& sequence, Workspace& work) { backward_head(args, shape, sequence, work); });
@@ -207,11 +208,11 @@ namespace itemloom {
 HWY_EXPORT(attention_forward);
 HWY_EXPORT(attention_backward);
 
-void launch(CpuStream stream, const AttentionForward& args) {
+void launch(CpuStream stream, const AttentionForward<float>& args) {
   HWY_DYNAMIC_DISPATCH(attention_forward)(stream, args);
 }
 
-void launch(CpuStream stream, const AttentionBackward& args) {
+void launch(CpuStream stream, const AttentionBackward<float>& args) {
   HWY_DYNAMIC_DISPATCH(attention_backward)(stream, args);
 }
 

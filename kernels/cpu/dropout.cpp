@@ -48,7 +48,7 @@ void for_masked_rows(const DropoutMask& mask, Vector<const uint32_t> row_ids, in
   });
 }
 
-void dropout_forward(CpuStream, const DropoutForward& args) {
+void dropout_forward(CpuStream, const DropoutForward<float>& args) {
   const float *x = args.x.data(), *residual = args.residual.data();
   float* y = args.y.data();
   if (dropout_threshold(args.probability) == 0) {
@@ -65,7 +65,7 @@ void dropout_forward(CpuStream, const DropoutForward& args) {
                   });
 }
 
-void dropout_backward(CpuStream, const DropoutBackward& args) {
+void dropout_backward(CpuStream, const DropoutBackward<float>& args) {
   const float* dy = args.dy.data();
   float *dx = args.dx.data(), *dresidual = args.dresidual.data();
   const auto add = [=](int64_t i, auto lanes, FloatVector gradient, FloatVector kept) HWY_ATTR {
@@ -97,11 +97,11 @@ namespace itemloom {
 HWY_EXPORT(dropout_forward);
 HWY_EXPORT(dropout_backward);
 
-void launch(CpuStream stream, const DropoutForward& args) {
+void launch(CpuStream stream, const DropoutForward<float>& args) {
   HWY_DYNAMIC_DISPATCH(dropout_forward)(stream, args);
 }
 
-void launch(CpuStream stream, const DropoutBackward& args) {
+void launch(CpuStream stream, const DropoutBackward<float>& args) {
   HWY_DYNAMIC_DISPATCH(dropout_backward)(stream, args);
 }
 

@@ -77,7 +77,7 @@ float mean_scale(BagMode mode, int64_t bag_size) {
   return mode == BagMode::kMean && bag_size > 0 ? 1.0f / static_cast<float>(bag_size) : 1.0f;
 }
 
-void sum_bag(const EmbeddingBagForward& args, int64_t bag) {
+void sum_bag(const EmbeddingBagForward<float>& args, int64_t bag) {
   const int64_t begin = args.bag_offsets ? args.bag_offsets[bag] : bag;
   const int64_t end = args.bag_offsets ? args.bag_offsets[bag + 1] : bag + 1;
   float* y = args.y.row(bag);
@@ -87,7 +87,7 @@ void sum_bag(const EmbeddingBagForward& args, int64_t bag) {
            [=](int64_t c, auto lanes, FloatVector sum) HWY_ATTR { lanes.store(hn::Mul(sum, scale), y + c); });
 }
 
-void sum_bags(CpuStream, const EmbeddingBagForward& args) {
+void sum_bags(CpuStream, const EmbeddingBagForward<float>& args) {
   const int64_t columns = args.y.columns();
   const bool is_lookup = !args.bag_offsets && !args.weights;
   parallel_blocks(args.y.rows(), rows_per_task(columns), [&](int64_t begin, int64_t end) HWY_ATTR {
@@ -128,7 +128,7 @@ struct SortedRuns {
   int64_t task_count, long_run_count;
 };
 
-SortedRuns carve_runs(const EmbeddingBagBackward& args, Carver& carver) {
+SortedRuns carve_runs(const EmbeddingBagBackward<float>& args, Carver& carver) {
   const int64_t n = args.ids.size(), table_rows = args.dtable.rows(), long_blocks = 2 * (n / kRunBlock);
   const bool has_factors = args.weights || (args.bag_offsets && args.mode == BagMode::kMean);
   SortedRuns runs{};
@@ -143,7 +143,7 @@ SortedRuns carve_runs(const EmbeddingBagBackward& args, Carver& carver) {
 }
 
 // Turns the counts in `places` into first places, and lists blocks, tasks and long runs.
-void cut_runs(const EmbeddingBagBackward& args, SortedRuns& runs) {
+void cut_runs(const EmbeddingBagBackward<float>& args, SortedRuns& runs) {
   int64_t place = 0, block = 0, in_task = 0;
   float* partial = runs.partials;
   runs.tasks[0] = 0;
@@ -170,7 +170,7 @@ void cut_runs(const EmbeddingBagBackward& args, SortedRuns& runs) {
   if (in_task > 0) runs.tasks[++runs.task_count] = block;
 }
 
-SortedRuns sort_occurrences(CpuStream stream, const EmbeddingBagBackward& args) {
+SortedRuns sort_occurrences(CpuStream stream, const EmbeddingBagBackward<float>& args) {
   SortedRuns runs = carve_scratch(*stream.scratch, [&](Carver& carver) { return carve_runs(args, carver); });
   std::fill_n(runs.places, args.dtable.rows(), int64_t{0});
   for (int32_t id : args.ids) ++runs.places[id];
@@ -188,7 +188,7 @@ SortedRuns sort_occurrences(CpuStream stream, const EmbeddingBagBackward& args) 
   return runs;
 }
 
-void sum_block(const EmbeddingBagBackward& args, const SortedRuns& runs, const RunBlock& block) {
+void sum_block(const EmbeddingBagBackward<float>& args, const SortedRuns& runs, const RunBlock& block) {
   const float* factors = runs.factors ? runs.factors + block.begin : nullptr;
   const RowList<int64_t> list{args.dy, runs.rows + block.begin, factors, block.end - block.begin};
   float* to = block.to;
@@ -200,7 +200,7 @@ void sum_block(const EmbeddingBagBackward& args, const SortedRuns& runs, const R
   }
 }
 
-void add_bags(CpuStream stream, const EmbeddingBagBackward& args) {
+void add_bags(CpuStream stream, const EmbeddingBagBackward<float>& args) {
   const int64_t columns = args.dtable.columns();
   const SortedRuns runs = sort_occurrences(stream, args);
   parallel_for(runs.task_count, [&](int64_t task) HWY_ATTR {
@@ -230,11 +230,11 @@ namespace itemloom {
 HWY_EXPORT(sum_bags);
 HWY_EXPORT(add_bags);
 
-void launch(CpuStream stream, const EmbeddingBagForward& args) {
+void launch(CpuStream stream, const EmbeddingBagForward<float>& args) {
   HWY_DYNAMIC_DISPATCH(sum_bags)(stream, args);
 }
 
-void launch(CpuStream stream, const EmbeddingBagBackward& args) {
+void launch(CpuStream stream, const EmbeddingBagBackward<float>& args) {
   HWY_DYNAMIC_DISPATCH(add_bags)(stream, args);
 }
 

@@ -39,7 +39,7 @@ constexpr int64_t kPartRows = 96;
 constexpr int64_t kPartColumns = 128;
 
 // Packs all of B, depth block by depth block: the block that starts at k = begin lies at packed + begin * padded n.
-void pack_all(const Gemm& args, int64_t k, int64_t n, float* packed) {
+void pack_all(const Gemm<float>& args, int64_t k, int64_t n, float* packed) {
   const int64_t panels = block_count(n, kPanel), padded = panels * kPanel;
   const int64_t panels_per_task = std::max<int64_t>(kPackedPerTask / (std::max<int64_t>(k, 1) * kPanel), 1);
   parallel_blocks(panels, panels_per_task, [&](int64_t first, int64_t last) {
@@ -59,7 +59,8 @@ void pack_all(const Gemm& args, int64_t k, int64_t n, float* packed) {
 }
 
 // Rows [row, row + rows), columns [first, last) of C.
-void multiply_block(const Gemm& args, const float* packed, int64_t row, int64_t rows, int64_t first, int64_t last) {
+void multiply_block(const Gemm<float>& args, const float* packed, int64_t row, int64_t rows, int64_t first,
+                    int64_t last) {
   const int64_t n = args.c.columns(), k = args.a.columns(), padded = block_count(n, kPanel) * kPanel;
   int64_t begin = 0;
   do {
@@ -90,7 +91,7 @@ void multiply_block(const Gemm& args, const float* packed, int64_t row, int64_t 
   } while (begin < k);
 }
 
-void multiply_rows(CpuStream stream, const Gemm& args) {
+void multiply_rows(CpuStream stream, const Gemm<float>& args) {
   const int64_t m = args.c.rows(), n = args.c.columns(), k = args.a.columns();
   float* packed = stream.scratch->take<float>(packed_size(std::max<int64_t>(k, 1), n));
   pack_all(args, k, n, packed);
@@ -107,7 +108,7 @@ struct Part {
 };
 
 // Writes the part's product into partial (m, n).
-void multiply_part(const Gemm& args, const Part& part, float* partial, float* edge) {
+void multiply_part(const Gemm<float>& args, const Part& part, float* partial, float* edge) {
   const int64_t m = args.c.rows(), n = args.c.columns();
   const int64_t whole = part.columns / kPanel * kPanel;
   const int64_t a_lines = block_count(part.rows, kLine), b_lines = block_count(part.columns, kLine);
@@ -169,7 +170,7 @@ struct Cut {
 };
 
 // C = A^T B over the tokens (rows) of both.
-void multiply_tokens(CpuStream stream, const Gemm& args) {
+void multiply_tokens(CpuStream stream, const Gemm<float>& args) {
   const int64_t m = args.c.rows(), n = args.c.columns(), size = m * n;
   const Cut cut(m, n, args.a.rows());
   const int64_t groups = cut.groups;
@@ -195,7 +196,7 @@ void multiply_tokens(CpuStream stream, const Gemm& args) {
   });
 }
 
-void multiply(CpuStream stream, const Gemm& args) {
+void multiply(CpuStream stream, const Gemm<float>& args) {
   if (args.c.size() == 0) return;
   if (args.transpose_a) {
     multiply_tokens(stream, args);
@@ -214,8 +215,9 @@ namespace itemloom {
 
 HWY_EXPORT(multiply);
 
-void launch(CpuStream stream, const Gemm& args) {
+void launch(CpuStream stream, const Gemm<float>& args) {
   CHECK(!(args.transpose_a && args.transpose_b), "a product of two transposed matrices is not supported");
+  CHECK(!args.tf32, "the CPU does not round to TF32");
   HWY_DYNAMIC_DISPATCH(multiply)(stream, args);
 }
 

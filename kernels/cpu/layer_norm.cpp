@@ -71,7 +71,7 @@ HWY_INLINE void for_chunks(int64_t begin, int64_t end, int64_t size, const Body&
   for (int64_t chunk = begin; chunk < end; chunk += size) body(chunk, std::min(chunk + size, end));
 }
 
-void normalise_chunk(const LayerNormForward& args, int64_t begin, int64_t end) {
+void normalise_chunk(const LayerNormForward<float>& args, int64_t begin, int64_t end) {
   const Floats d;
   const FourFloats d4;
   const int64_t columns = args.x.columns();
@@ -100,7 +100,7 @@ void normalise_chunk(const LayerNormForward& args, int64_t begin, int64_t end) {
   }
 }
 
-void layer_norm_forward(CpuStream, const LayerNormForward& args) {
+void layer_norm_forward(CpuStream, const LayerNormForward<float>& args) {
   const int64_t columns = args.x.columns();
   parallel_blocks(args.x.rows(), rows_per_task(columns), [&](int64_t begin, int64_t end) {
     for_chunks(begin, end, chunk_rows(columns),
@@ -166,7 +166,7 @@ struct Gradient {
   }
 };
 
-void layer_norm_backward(CpuStream stream, const LayerNormBackward& args) {
+void layer_norm_backward(CpuStream stream, const LayerNormBackward<float>& args) {
   const int64_t columns = args.x.columns(), blocks = block_count(args.x.rows(), kSumRows);
   float* partials = stream.scratch->take<float>(blocks * 2 * columns);
   parallel_blocks(args.x.rows(), kSumRows, [&](int64_t begin, int64_t end) HWY_ATTR {
@@ -193,11 +193,11 @@ namespace itemloom {
 HWY_EXPORT(layer_norm_forward);
 HWY_EXPORT(layer_norm_backward);
 
-void launch(CpuStream stream, const LayerNormForward& args) {
+void launch(CpuStream stream, const LayerNormForward<float>& args) {
   HWY_DYNAMIC_DISPATCH(layer_norm_forward)(stream, args);
 }
 
-void launch(CpuStream stream, const LayerNormBackward& args) {
+void launch(CpuStream stream, const LayerNormBackward<float>& args) {
   HWY_DYNAMIC_DISPATCH(layer_norm_backward)(stream, args);
 }
 

@@ -42,7 +42,7 @@ constexpr int64_t kMostKept = int64_t{8} << 20;
 static_assert(kTileItems % kPanel == 0 && kTileItems % kTileRows == 0 && kGroupRows % kTileRows == 0);
 
 struct Sizes {
-  explicit Sizes(const MaskedItemLoss& args)
+  explicit Sizes(const MaskedItemLoss<float>& args)
       : items(args.table.rows()),
         columns(args.table.columns()),
         tiles(block_count(items, kTileItems)),
@@ -92,7 +92,7 @@ Workspace carve_workspace(const Sizes& sizes, Carver& carver) {
 
 // A launch and its chunk of rows [first, first + rows).
 struct Chunk {
-  const MaskedItemLoss& args;
+  const MaskedItemLoss<float>& args;
   const Sizes& sizes;
   const Workspace& work;
   int64_t first, rows;
@@ -106,7 +106,7 @@ struct Chunk {
   }
 };
 
-void pack_table(const MaskedItemLoss& args, const Sizes& sizes, const Workspace& work) {
+void pack_table(const MaskedItemLoss<float>& args, const Sizes& sizes, const Workspace& work) {
   const Chunk all{args, sizes, work, 0, 0};
   parallel_for(sizes.tiles, [&](int64_t tile) HWY_ATTR {
     const int64_t begin = tile * kTileItems, end = begin + sizes.items_in(tile);
@@ -289,7 +289,7 @@ void add_bias_gradient(const Chunk& chunk, int64_t tile, const float* factors) {
 }
 
 void subtract_targets(const Chunk& chunk, int64_t tile) {
-  const MaskedItemLoss& args = chunk.args;
+  const MaskedItemLoss<float>& args = chunk.args;
   const int64_t first_item = tile * kTileItems, last_item = first_item + chunk.sizes.items_in(tile);
   for (int64_t row = chunk.first; row < chunk.first + chunk.rows; ++row) {
     const int64_t target = args.targets[row];
@@ -348,7 +348,7 @@ void run_chunk(const Chunk& chunk) {
   parallel_for_with_thread(sizes.tiles, [&](int64_t tile, int thread) HWY_ATTR { scatter(chunk, tile, thread); });
 }
 
-void loss_and_gradients(CpuStream stream, const MaskedItemLoss& args) {
+void loss_and_gradients(CpuStream stream, const MaskedItemLoss<float>& args) {
   const int64_t rows = args.hidden.rows();
   args.loss[0] = 0;
   if (rows == 0) return;
@@ -371,7 +371,8 @@ namespace itemloom {
 
 HWY_EXPORT(loss_and_gradients);
 
-void launch(CpuStream stream, const MaskedItemLoss& args) {
+void launch(CpuStream stream, const MaskedItemLoss<float>& args) {
+  CHECK(!args.tf32, "the CPU does not round to TF32");
   HWY_DYNAMIC_DISPATCH(loss_and_gradients)(stream, args);
 }
 

@@ -5,7 +5,10 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include <cmath>
+
 #include "kernels/cpu/lanes-inl.h"
+#include "kernels/elementwise.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace itemloom {
@@ -13,18 +16,19 @@ namespace HWY_NAMESPACE {
 namespace {
 
 void adam_step(CpuStream, const AdamStep& args) {
-  parallel_lanes(args.value.size(), [&args](int64_t i, auto lanes) HWY_ATTR {
+  const StepDecision decision = args.decision[0];
+  parallel_lanes(args.value.size(), [&args, decision](int64_t i, auto lanes) HWY_ATTR {
     const Floats d;
     const FloatVector value = lanes.load(args.value.data() + i);
-    FloatVector g = hn::Mul(lanes.load(args.gradient.data() + i), hn::Set(d, args.gradient_scale));
+    FloatVector g = hn::Mul(lanes.load(args.gradient.data() + i), hn::Set(d, decision.gradient_scale));
     if (!args.decoupled) g = hn::MulAdd(value, hn::Set(d, args.weight_decay), g);
     const FloatVector m = hn::MulAdd(lanes.load(args.first_moment.data() + i), hn::Set(d, args.beta1),
                                      hn::Mul(g, hn::Set(d, 1 - args.beta1)));
     const FloatVector v = hn::MulAdd(lanes.load(args.second_moment.data() + i), hn::Set(d, args.beta2),
                                      hn::Mul(hn::Mul(g, g), hn::Set(d, 1 - args.beta2)));
-    const FloatVector root = hn::Sqrt(hn::Mul(v, hn::Set(d, 1 / args.bias_correction2)));
+    const FloatVector root = hn::Sqrt(hn::Mul(v, hn::Set(d, decision.inverse_correction2)));
     FloatVector step =
-        hn::Div(hn::Mul(m, hn::Set(d, 1 / args.bias_correction1)), hn::Add(root, hn::Set(d, args.epsilon)));
+        hn::Div(hn::Mul(m, hn::Set(d, decision.inverse_correction1)), hn::Add(root, hn::Set(d, args.epsilon)));
     if (args.decoupled) step = hn::MulAdd(value, hn::Set(d, args.weight_decay), step);
     lanes.store(hn::NegMulAdd(step, hn::Set(d, args.learning_rate), value), args.value.data() + i);
     lanes.store(m, args.first_moment.data() + i);
@@ -34,11 +38,13 @@ void adam_step(CpuStream, const AdamStep& args) {
 }
 
 void sgd_step(CpuStream, const SgdStep& args) {
-  parallel_lanes(args.value.size(), [&args](int64_t i, auto lanes) HWY_ATTR {
+  const StepDecision decision = args.decision[0];
+  parallel_lanes(args.value.size(), [&args, decision](int64_t i, auto lanes) HWY_ATTR {
     const Floats d;
     const FloatVector value = lanes.load(args.value.data() + i);
-    const FloatVector g = hn::MulAdd(value, hn::Set(d, args.weight_decay),
-                                     hn::Mul(lanes.load(args.gradient.data() + i), hn::Set(d, args.gradient_scale)));
+    const FloatVector g =
+        hn::MulAdd(value, hn::Set(d, args.weight_decay),
+                   hn::Mul(lanes.load(args.gradient.data() + i), hn::Set(d, decision.gradient_scale)));
     const FloatVector velocity = hn::MulAdd(lanes.load(args.velocity.data() + i), hn::Set(d, args.momentum), g);
     lanes.store(hn::NegMulAdd(velocity, hn::Set(d, args.learning_rate), value), args.value.data() + i);
     lanes.store(velocity, args.velocity.data() + i);
@@ -47,11 +53,13 @@ void sgd_step(CpuStream, const SgdStep& args) {
 }
 
 void rmsprop_step(CpuStream, const RmspropStep& args) {
-  parallel_lanes(args.value.size(), [&args](int64_t i, auto lanes) HWY_ATTR {
+  const StepDecision decision = args.decision[0];
+  parallel_lanes(args.value.size(), [&args, decision](int64_t i, auto lanes) HWY_ATTR {
     const Floats d;
     const FloatVector value = lanes.load(args.value.data() + i);
-    const FloatVector g = hn::MulAdd(value, hn::Set(d, args.weight_decay),
-                                     hn::Mul(lanes.load(args.gradient.data() + i), hn::Set(d, args.gradient_scale)));
+    const FloatVector g =
+        hn::MulAdd(value, hn::Set(d, args.weight_decay),
+                   hn::Mul(lanes.load(args.gradient.data() + i), hn::Set(d, decision.gradient_scale)));
     const FloatVector square = hn::MulAdd(lanes.load(args.square.data() + i), hn::Set(d, args.decay),
                                           hn::Mul(hn::Mul(g, g), hn::Set(d, 1 - args.decay)));
     const FloatVector step = hn::Div(g, hn::Add(hn::Sqrt(square), hn::Set(d, args.epsilon)));
@@ -71,19 +79,58 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace itemloom {
 
+namespace {
+
+// values[0] = the tree sum.
+void tree_sum(Vector<double> values) {
+  for (int64_t distance = 1; distance < values.size(); distance *= 2) {
+    for (int64_t i = 0; i + distance < values.size(); i += 2 * distance) values[i] += values[i + distance];
+  }
+}
+
+float inverse_correction(double beta, int64_t steps) {
+  return 1 / static_cast<float>(1 - std::pow(beta, static_cast<double>(steps)));
+}
+
+}  // namespace
+
+void launch(CpuStream, const DecideStep& args) {
+  StepDecision& decision = args.decision[0];
+  tree_sum(args.losses);
+  double squares = 0;
+  for (const double block : args.square_sums) squares += block;
+  decision.loss_sum = args.losses[0];
+  decision.gradient_norm = std::sqrt(squares) * args.mean;
+  decision.skipped = !std::isfinite(decision.loss_sum) || !std::isfinite(decision.gradient_norm);
+  if (decision.skipped) return;
+  double scale = args.mean;
+  if (args.clip_norm > 0 && decision.gradient_norm > args.clip_norm) scale *= args.clip_norm / decision.gradient_norm;
+  decision.gradient_scale = static_cast<float>(scale);
+  ++decision.steps;
+  decision.inverse_correction1 = inverse_correction(args.beta1, decision.steps);
+  decision.inverse_correction2 = inverse_correction(args.beta2, decision.steps);
+}
+
+void launch(CpuStream, const AddLoss& args) {
+  args.sum[0] += args.loss[0];
+}
+
 HWY_EXPORT(adam_step);
 HWY_EXPORT(sgd_step);
 HWY_EXPORT(rmsprop_step);
 
 void launch(CpuStream stream, const AdamStep& args) {
+  if (args.decision[0].skipped) return launch(stream, Fill{.value = 0, .y = args.gradient});
   HWY_DYNAMIC_DISPATCH(adam_step)(stream, args);
 }
 
 void launch(CpuStream stream, const SgdStep& args) {
+  if (args.decision[0].skipped) return launch(stream, Fill{.value = 0, .y = args.gradient});
   HWY_DYNAMIC_DISPATCH(sgd_step)(stream, args);
 }
 
 void launch(CpuStream stream, const RmspropStep& args) {
+  if (args.decision[0].skipped) return launch(stream, Fill{.value = 0, .y = args.gradient});
   HWY_DYNAMIC_DISPATCH(rmsprop_step)(stream, args);
 }
 

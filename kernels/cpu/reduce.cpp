@@ -47,7 +47,7 @@ HWY_INLINE void add_rows(const float* x, int64_t columns, float* sums) {
   });
 }
 
-void column_sum(CpuStream stream, const ColumnSum& args) {
+void column_sum(CpuStream stream, const ColumnSum<float>& args) {
   const int64_t columns = args.x.columns(), blocks = block_count(args.x.rows(), kSumRows);
   float* partials = stream.scratch->take<float>(blocks * columns);
   parallel_blocks(args.x.rows(), kSumRows, [&](int64_t begin, int64_t end) HWY_ATTR {
@@ -78,7 +78,7 @@ void launch(CpuStream stream, const SumOfSquares& args) {
   HWY_DYNAMIC_DISPATCH(sum_of_squares)(stream, args);
 }
 
-void launch(CpuStream stream, const ColumnSum& args) {
+void launch(CpuStream stream, const ColumnSum<float>& args) {
   HWY_DYNAMIC_DISPATCH(column_sum)(stream, args);
 }
 

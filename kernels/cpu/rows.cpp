@@ -12,7 +12,7 @@ namespace itemloom {
 namespace HWY_NAMESPACE {
 namespace {
 
-void gather_rows(CpuStream, const GatherRows& args) {
+void gather_rows(CpuStream, const GatherRows<float>& args) {
   const int64_t columns = args.x.columns();
   parallel_blocks(args.indices.size(), rows_per_task(columns), [&](int64_t begin, int64_t end) HWY_ATTR {
     for (int64_t row = begin; row < end; ++row) {
@@ -23,7 +23,7 @@ void gather_rows(CpuStream, const GatherRows& args) {
   });
 }
 
-void scatter_add_rows(CpuStream, const ScatterAddRows& args) {
+void scatter_add_rows(CpuStream, const ScatterAddRows<float>& args) {
   const int64_t columns = args.dy.columns();
   parallel_blocks(args.indices.size(), rows_per_task(columns), [&](int64_t begin, int64_t end) HWY_ATTR {
     for (int64_t row = begin; row < end; ++row) {
@@ -47,11 +47,11 @@ namespace itemloom {
 HWY_EXPORT(gather_rows);
 HWY_EXPORT(scatter_add_rows);
 
-void launch(CpuStream stream, const GatherRows& args) {
+void launch(CpuStream stream, const GatherRows<float>& args) {
   HWY_DYNAMIC_DISPATCH(gather_rows)(stream, args);
 }
 
-void launch(CpuStream stream, const ScatterAddRows& args) {
+void launch(CpuStream stream, const ScatterAddRows<float>& args) {
   HWY_DYNAMIC_DISPATCH(scatter_add_rows)(stream, args);
 }
 

@@ -56,10 +56,10 @@ struct Relu {
   static __device__ float derivative(float x) { return x > 0 ? 1.0f : 0.0f; }
 };
 
-template <class Function>
+template <class Function, class T>
 struct ForwardFours {
-  const float* x;
-  float* y;
+  const T* x;
+  T* y;
   template <class Lanes>
   __device__ void operator()(int64_t i, Lanes lanes) const {
     cuda::Four values = lanes.load(x + i);
@@ -69,10 +69,10 @@ struct ForwardFours {
   }
 };
 
-template <class Function>
+template <class Function, class T>
 struct BackwardFours {
-  const float *dy, *x;
-  float* dx;
+  const T *dy, *x;
+  T* dx;
   template <class Lanes>
   __device__ void operator()(int64_t i, Lanes lanes) const {
     const cuda::Four gradient = lanes.load(dy + i), values = lanes.load(x + i);
@@ -83,43 +83,47 @@ struct BackwardFours {
   }
 };
 
-template <class Function>
-void forward(CudaStream stream, const ActivationForward& args) {
+template <class Function, class T>
+void start(CudaStream stream, const ActivationForward<T>& args) {
   cuda::start_fours(stream, "activation_forward", args.x.size(), cuda::fours_aligned(args.x.data(), args.y.data()),
-                    ForwardFours<Function>{args.x.data(), args.y.data()});
+                    ForwardFours<Function, T>{args.x.data(), args.y.data()});
 }
 
-template <class Function>
-void backward(CudaStream stream, const ActivationBackward& args) {
+template <class Function, class T>
+void start(CudaStream stream, const ActivationBackward<T>& args) {
   cuda::start_fours(stream, "activation_backward", args.x.size(),
                     cuda::fours_aligned(args.dy.data(), args.x.data(), args.dx.data()),
-                    BackwardFours<Function>{args.dy.data(), args.x.data(), args.dx.data()});
+                    BackwardFours<Function, T>{args.dy.data(), args.x.data(), args.dx.data()});
+}
+
+template <class Arguments>
+void launch_any(CudaStream stream, const Arguments& args) {
+  switch (args.activation) {
+    case Activation::kGeluErf:
+      return start<GeluErf>(stream, args);
+    case Activation::kGeluTanh:
+      return start<GeluTanh>(stream, args);
+    case Activation::kRelu:
+      return start<Relu>(stream, args);
+  }
 }
 
 }  // namespace cuda_activation
 
-void launch(CudaStream stream, const ActivationForward& args) {
-  using namespace cuda_activation;
-  switch (args.activation) {
-    case Activation::kGeluErf:
-      return forward<GeluErf>(stream, args);
-    case Activation::kGeluTanh:
-      return forward<GeluTanh>(stream, args);
-    case Activation::kRelu:
-      return forward<Relu>(stream, args);
-  }
+void launch(CudaStream stream, const ActivationForward<float>& args) {
+  cuda_activation::launch_any(stream, args);
 }
 
-void launch(CudaStream stream, const ActivationBackward& args) {
-  using namespace cuda_activation;
-  switch (args.activation) {
-    case Activation::kGeluErf:
-      return backward<GeluErf>(stream, args);
-    case Activation::kGeluTanh:
-      return backward<GeluTanh>(stream, args);
-    case Activation::kRelu:
-      return backward<Relu>(stream, args);
-  }
+void launch(CudaStream stream, const ActivationForward<Bf16>& args) {
+  cuda_activation::launch_any(stream, args);
+}
+
+void launch(CudaStream stream, const ActivationBackward<float>& args) {
+  cuda_activation::launch_any(stream, args);
+}
+
+void launch(CudaStream stream, const ActivationBackward<Bf16>& args) {
+  cuda_activation::launch_any(stream, args);
 }
 
 }  // namespace itemloom

@@ -4,7 +4,7 @@
 // So short sequences share a tile, a long one has many, and the host need not know any length.
 //
 //   forward                queries stay, keys and values stream; softmax is online (Milakov and Gimelshein, 2018)
-//   row_dots               delta_i = dy_i . y_i, eight lanes a row of a head; also where each query's sequence starts
+//   row_dots               delta_i = dy_i . y_i, a lane a chunk of a head; also where each query's sequence starts
 //   add_query_gradients    queries and their dy stay, keys and values stream
 //   add_key_gradients      keys and values stay, queries and their dy stream
 //
@@ -13,14 +13,11 @@
 // other rows are wanted or not. Where in the batch a sequence lies does change the last bits.
 #include "kernels/attention.h"
 
-#include <cmath>
 #include <limits>
-#include <type_traits>
 
 #include "kernels/cuda/attention_pairs.cuh"
+#include "kernels/cuda/attention_problem.cuh"
 #include "kernels/cuda/attention_tiles.cuh"
-#include "kernels/cuda/carver.cuh"
-#include "kernels/cuda/fours.cuh"
 
 namespace itemloom {
 namespace cuda_attention {
@@ -39,7 +36,7 @@ __device__ inline float4* shared_memory() {
 
 // Makes the queries from `first` on stay, with their scaled numbers, and gives how many there are.
 template <int kSize, class Shape>
-__device__ int hold_queries(const Problem& problem, int first, Resident* residents, float* queries) {
+__device__ int hold_queries(const Problem<float>& problem, int first, Resident* residents, float* queries) {
   const int thread = static_cast<int>(threadIdx.x), head = static_cast<int>(blockIdx.y);
   const int count = min(Shape::kRows, problem.queries - first);
   if (thread < Shape::kRows) residents[thread] = problem.query(first + thread);
@@ -51,9 +48,9 @@ __device__ int hold_queries(const Problem& problem, int first, Resident* residen
 
 // Lets the keys and values of `count` queries stream past: body(first key) for each tile that the warp meets. Before
 // the first of them all threads have seen what any thread wrote before.
-template <int kSize, class Shape, class Body>
-__device__ void for_key_tiles(const Problem& problem, const Place& place, const Resident* residents, int count,
-                              float* keys, float* values, Body body) {
+template <int kSize, int kOwn, class Body>
+__device__ void for_key_tiles(const Problem<float>& problem, const Place<kOwn>& place, const Resident* residents,
+                              int count, float* keys, float* values, Body body) {
   const int thread = static_cast<int>(threadIdx.x), head = static_cast<int>(blockIdx.y);
   const int end = residents[count - 1].end, rows = static_cast<int>(problem.qkv.rows());
   for (int first = residents[0].begin / kStreamed * kStreamed; first < end; first += kStreamed) {
@@ -64,7 +61,7 @@ __device__ void for_key_tiles(const Problem& problem, const Place& place, const 
     load_rows<kSize, kStreamed>(problem.columns, 1, values,
                                 [&](int i) { return first + i < rows ? problem.part(2, first + i, head) : nullptr; });
     __syncthreads();
-    if (warp_meets<Shape>(place, residents, first, last)) body(first);
+    if (warp_meets(place, residents, first, last)) body(first);
   }
 }
 
@@ -76,12 +73,12 @@ struct Softmax {
 // Turns scores into exp(score - maximum), with the running maximum and sum brought up to date, and what was summed
 // before this tile, too.
 template <int kSize, int kOwn>
-__device__ void softmax_tile(const Place& place, const Resident* residents, int first_key,
+__device__ void softmax_tile(const Place<kOwn>& place, const Resident* residents, int first_key,
                              float (&scores)[kOwn][kOwnStreamed], Softmax<kOwn>& softmax, Sums<kSize, kOwn>& output) {
   using Shape = Tile<kSize, kOwn>;
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) {
-    const Resident& row = residents[place.row<Shape>(i)];
+    const Resident& row = residents[place.row(i)];
     float maximum = softmax.maximum[i];
 #pragma unroll
     for (int j = 0; j < kOwnStreamed; ++j) {
@@ -110,14 +107,14 @@ __device__ void softmax_tile(const Place& place, const Resident* residents, int 
 
 template <int kSize, int kOwn>
 __global__ void __launch_bounds__(kThreads, wanted_blocks(kSize))
-    forward(Problem problem, Matrix<float> y, Matrix<float> log_sum_exp) {
+    forward(Problem<float> problem, Matrix<float> y, Matrix<float> log_sum_exp) {
   using Shape = Tile<kSize, kOwn>;
   __shared__ Resident residents[Shape::kRows];
   float* queries = reinterpret_cast<float*>(shared_memory());
   float* keys = queries + Shape::kRows * Shape::kStride;
   float* values = keys + kStreamed * Shape::kStride;
   float* weights = values + kStreamed * Shape::kStride;
-  const Place place;
+  const Place<kOwn> place;
   const int head = static_cast<int>(blockIdx.y), first = static_cast<int>(blockIdx.x) * Shape::kRows;
   const int count = hold_queries<kSize, Shape>(problem, first, residents, queries);
   Softmax<kOwn> softmax;
@@ -127,11 +124,11 @@ __global__ void __launch_bounds__(kThreads, wanted_blocks(kSize))
     softmax.total[i] = 0;
   }
   Sums<kSize, kOwn> output;
-  for_key_tiles<kSize, Shape>(problem, place, residents, count, keys, values, [&](int first_key) {
+  for_key_tiles<kSize>(problem, place, residents, count, keys, values, [&](int first_key) {
     float scores[kOwn][kOwnStreamed];
     multiply_rows<kSize, kOwn>(place, queries, keys, scores);
     softmax_tile(place, residents, first_key, scores, softmax, output);
-    const Kept<kOwn> kept = keep_keys<Shape, kOwn>(problem, place, residents, head, first_key);
+    const auto kept = keep_keys(problem, place, residents, head, first_key);
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) {
 #pragma unroll
@@ -141,7 +138,7 @@ __global__ void __launch_bounds__(kThreads, wanted_blocks(kSize))
   });
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) {
-    const int row = place.row<Shape>(i);
+    const int row = place.row(i);
     if (row >= count) continue;
     write_row<false>(place, problem.columns, output, i, problem.dropout_scale / softmax.total[i],
                      y.row(first + row) + head * problem.columns.count);
@@ -149,47 +146,9 @@ __global__ void __launch_bounds__(kThreads, wanted_blocks(kSize))
   }
 }
 
-// What the backward kernels share beside the problem.
-struct Gradients {
-  Matrix<const float> log_sum_exp;
-  Matrix<const float> dy;
-  const float* delta;  // (H, M)
-  const int* starts;   // (M)
-  Matrix<float> dqkv;
-
-  __device__ float* part(const Problem& problem, int part, int row, int head) const {
-    return dqkv.row(row) + part * problem.hidden + head * problem.columns.count;
-  }
-  __device__ const float* dy_at(const Problem& problem, int query, int head) const {
-    return dy.row(query) + head * problem.columns.count;
-  }
-};
-
-__global__ void __launch_bounds__(kThreads)
-    row_dots(Problem problem, Matrix<const float> dy, Matrix<const float> y, int heads, float* delta, int* starts) {
-  const int64_t pair = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kGroup;
-  const int member = static_cast<int>(threadIdx.x) % kGroup;
-  const bool exists = pair < int64_t{problem.queries} * heads;
-  const int query = static_cast<int>(pair / heads), head = static_cast<int>(pair % heads);
-  float sum = 0;
-  if (exists) {
-    const float *a = dy.row(query) + head * problem.columns.count, *b = y.row(query) + head * problem.columns.count;
-    for (int column = member; column < problem.columns.count; column += kGroup) sum += a[column] * b[column];
-  }
-  sum = cuda::warp_sum<kGroup>(sum);
-  if (!exists || member != 0) return;
-  delta[int64_t{head} * problem.queries + query] = sum;
-  if (head == 0) starts[query] = problem.sequence_of(problem.query_row(query)).start;
-}
-
-// With P = exp(score - log_sum_exp): dscore = P (keep dP - delta), where dP has the dropout's scale in it.
-__device__ inline float gradient_of_score(float p, float dp, bool kept, float delta) {
-  return p * ((kept ? dp : 0.0f) - delta);
-}
-
 template <int kSize, int kOwn>
 __global__ void __launch_bounds__(kThreads, wanted_blocks(kSize))
-    add_query_gradients(Problem problem, Gradients gradients) {
+    add_query_gradients(Problem<float> problem, Gradients<float> gradients) {
   using Shape = Tile<kSize, kOwn>;
   __shared__ Resident residents[Shape::kRows];
   float* queries = reinterpret_cast<float*>(shared_memory());
@@ -197,7 +156,7 @@ __global__ void __launch_bounds__(kThreads, wanted_blocks(kSize))
   float* keys = doutputs + Shape::kRows * Shape::kStride;
   float* values = keys + kStreamed * Shape::kStride;
   float* weights = values + kStreamed * Shape::kStride;
-  const Place place;
+  const Place<kOwn> place;
   const int head = static_cast<int>(blockIdx.y), first = static_cast<int>(blockIdx.x) * Shape::kRows;
   const int count = hold_queries<kSize, Shape>(problem, first, residents, queries);
   load_rows<kSize, Shape::kRows>(problem.columns, problem.dropout_scale, doutputs, [&](int i) {
@@ -206,21 +165,21 @@ __global__ void __launch_bounds__(kThreads, wanted_blocks(kSize))
   float log_sum_exp[kOwn], delta[kOwn];
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) {
-    const int row = place.row<Shape>(i);
+    const int row = place.row(i);
     log_sum_exp[i] = row < count ? gradients.log_sum_exp.row(head)[first + row] : 0;
     delta[i] = row < count ? gradients.delta[int64_t{head} * problem.queries + first + row] : 0;
   }
   Sums<kSize, kOwn> dqueries;
-  for_key_tiles<kSize, Shape>(problem, place, residents, count, keys, values, [&](int first_key) {
+  for_key_tiles<kSize>(problem, place, residents, count, keys, values, [&](int first_key) {
     float scores[kOwn][kOwnStreamed], dscores[kOwn][kOwnStreamed];
     multiply_rows<kSize, kOwn>(place, queries, keys, scores);
     multiply_rows<kSize, kOwn>(place, doutputs, values, dscores);
-    const Kept<kOwn> kept = keep_keys<Shape, kOwn>(problem, place, residents, head, first_key);
+    const auto kept = keep_keys(problem, place, residents, head, first_key);
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) {
 #pragma unroll
       for (int j = 0; j < kOwnStreamed; ++j) {
-        const bool pair = residents[place.row<Shape>(i)].meets(first_key + place.streamed(j));
+        const bool pair = residents[place.row(i)].meets(first_key + place.streamed(j));
         const float p = pair ? expf(scores[i][j] - log_sum_exp[i]) : 0.0f;
         dscores[i][j] = gradient_of_score(p, dscores[i][j], kept.at(i, j), delta[i]);
       }
@@ -229,30 +188,29 @@ __global__ void __launch_bounds__(kThreads, wanted_blocks(kSize))
   });
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) {
-    const int row = place.row<Shape>(i);
+    const int row = place.row(i);
     if (row >= count) continue;
     write_row<true>(place, problem.columns, dqueries, i, problem.scale,
                     gradients.part(problem, 0, residents[row].row, head));
   }
 }
 
-// A query that streams past; nobody's row is -1, which no key meets.
+// What is known of a query that streams past.
 struct Streamed {
-  Resident query;
+  int start;
+  uint32_t row_id;
   float log_sum_exp, delta;
 };
-__device__ inline Streamed streamed_query(const Problem& problem, const Gradients& gradients, int head, int index,
-                                          int end) {
-  if (index >= end) return {Problem::nobody(), 0, 0};
-  const int row = problem.query_row(index);
-  return {{row, 0, 0, gradients.starts[index], problem.row_id(row)},
-          gradients.log_sum_exp.row(head)[index],
+__device__ inline Streamed streamed_query(const Problem<float>& problem, const Gradients<float>& gradients, int head,
+                                          int index, int end) {
+  if (index >= end) return {0, 0, 0, 0};
+  return {gradients.starts[index], problem.row_id(problem.query_row(index)), gradients.log_sum_exp.row(head)[index],
           gradients.delta[int64_t{head} * problem.queries + index]};
 }
 
 template <int kSize, int kOwn>
 __global__ void __launch_bounds__(kThreads, wanted_blocks(kSize))
-    add_key_gradients(Problem problem, Gradients gradients) {
+    add_key_gradients(Problem<float> problem, Gradients<float> gradients) {
   using Shape = Tile<kSize, kOwn>;
   __shared__ Resident residents[Shape::kRows];
   __shared__ Streamed streamed[kStreamed];
@@ -261,7 +219,7 @@ __global__ void __launch_bounds__(kThreads, wanted_blocks(kSize))
   float* queries = values + Shape::kRows * Shape::kStride;
   float* doutputs = queries + kStreamed * Shape::kStride;
   float* weights = doutputs + kStreamed * Shape::kStride;
-  const Place place;
+  const Place<kOwn> place;
   const int thread = static_cast<int>(threadIdx.x), head = static_cast<int>(blockIdx.y);
   const int first = static_cast<int>(blockIdx.x) * Shape::kRows;
   const int count = min(Shape::kRows, static_cast<int>(problem.qkv.rows()) - first);
@@ -272,10 +230,10 @@ __global__ void __launch_bounds__(kThreads, wanted_blocks(kSize))
                                  [&](int i) { return i < count ? problem.part(2, first + i, head) : nullptr; });
   __syncthreads();
   Sums<kSize, kOwn> dkeys, dvalues;
-  const int end = problem.queries_before(residents[count - 1].end);
-  for (int index = problem.queries_before(residents[0].begin); index < end; index += kStreamed) {
-    const int first_row = problem.query_row(index), last_row = problem.query_row(min(index + kStreamed, end) - 1);
-    if (!__syncthreads_or(thread < count && residents[thread].meets_any(first_row, last_row))) continue;
+  const int end = residents[count - 1].end;
+  for (int index = residents[0].begin; index < end; index += kStreamed) {
+    const int last = index + kStreamed - 1;
+    if (!__syncthreads_or(thread < count && residents[thread].meets_any(index, last))) continue;
     if (thread < kStreamed) streamed[thread] = streamed_query(problem, gradients, head, index + thread, end);
     load_rows<kSize, kStreamed>(problem.columns, problem.scale, queries, [&](int i) {
       return index + i < end ? problem.part(0, problem.query_row(index + i), head) : nullptr;
@@ -284,17 +242,18 @@ __global__ void __launch_bounds__(kThreads, wanted_blocks(kSize))
       return index + i < end ? gradients.dy_at(problem, index + i, head) : nullptr;
     });
     __syncthreads();
-    if (!warp_meets<Shape>(place, residents, first_row, last_row)) continue;
+    if (!warp_meets(place, residents, index, last)) continue;
     float scores[kOwn][kOwnStreamed], dscores[kOwn][kOwnStreamed];
     multiply_rows<kSize, kOwn>(place, keys, queries, scores);
     multiply_rows<kSize, kOwn>(place, values, doutputs, dscores);
-    const Kept<kOwn> kept = keep_queries<Shape, kOwn>(problem, place, streamed[place.lane].query, head, first);
+    const Streamed& drawn = streamed[place.lane];
+    const auto kept = keep_queries(problem, place, drawn.start, drawn.row_id, head, first);
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) {
 #pragma unroll
       for (int j = 0; j < kOwnStreamed; ++j) {
         const Streamed& query = streamed[place.streamed(j)];
-        const bool pair = residents[place.row<Shape>(i)].meets(query.query.row);
+        const bool pair = residents[place.row(i)].meets(index + place.streamed(j));
         const float p = pair ? expf(scores[i][j] - query.log_sum_exp) : 0.0f;
         dscores[i][j] = gradient_of_score(p, dscores[i][j], kept.at(i, j), query.delta);
         scores[i][j] = kept.at(i, j) ? p : 0.0f;
@@ -305,92 +264,40 @@ __global__ void __launch_bounds__(kThreads, wanted_blocks(kSize))
   }
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) {
-    const int row = place.row<Shape>(i);
+    const int row = place.row(i);
     if (row >= count) continue;
     write_row<true>(place, problem.columns, dkeys, i, 1, gradients.part(problem, 1, first + row, head));
     write_row<true>(place, problem.columns, dvalues, i, 1, gradients.part(problem, 2, first + row, head));
   }
 }
 
-template <class Arguments>
-Problem problem_of(const Arguments& args, bool fours) {
-  const int64_t hidden = args.qkv.columns() / 3, head_size = hidden / args.heads;
-  CHECK(head_size <= kLargestCudaHead, "attention on a GPU has heads of at most ", kLargestCudaHead, " columns, not ",
-        head_size, "; use more heads, or the CPU");
-  constexpr int64_t kMostRows = int64_t{1} << 30;
-  CHECK(args.qkv.rows() <= kMostRows, "attention of ", args.qkv.rows(), " rows at once");
-  return {.qkv = args.qkv,
-          .sequence_offsets = args.sequence_offsets,
-          .query_rows = args.query_rows,
-          .row_ids = args.row_ids.data(),
-          .queries = static_cast<int>(args.y.rows()),
-          .hidden = hidden,
-          .columns = {static_cast<int>(head_size), fours && head_size % 4 == 0},
-          .causal = args.causal,
-          .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_size))),
-          .key = args.key,
-          .dropout_threshold = dropout_threshold(args.dropout),
-          .dropout_scale = dropout_scale(args.dropout)};
-}
-
-// visit(size) with the least kSize that holds a head.
-template <class Visit>
-void with_size(const Problem& problem, Visit visit) {
-  if (problem.columns.count <= 16) {
-    visit(std::integral_constant<int, 16>());
-  } else if (problem.columns.count <= 32) {
-    visit(std::integral_constant<int, 32>());
-  } else if (problem.columns.count <= 64) {
-    visit(std::integral_constant<int, 64>());
-  } else {
-    visit(std::integral_constant<int, kLargestCudaHead>());
-  }
-}
-
-template <class Shape>
-dim3 blocks_of(int64_t rows, int64_t heads) {
-  dim3 blocks = cuda::grid(block_count(rows, Shape::kRows));
-  blocks.y = static_cast<unsigned>(heads);
-  return blocks;
-}
-
 }  // namespace cuda_attention
 
-void launch(CudaStream stream, const AttentionForward& args) {
+void launch(CudaStream stream, const AttentionForward<float>& args) {
   using namespace cuda_attention;
-  const Problem problem = problem_of(args, cuda::fours_aligned(args.qkv.data(), args.y.data()));
+  const Problem<float> problem = problem_of(args);
   with_size(problem, [&](auto size) {
     constexpr int kSize = size, kOwn = kSize <= 64 ? 4 : 2;
     using Shape = Tile<kSize, kOwn>;
-    cuda::start(stream, "attention_forward", forward<kSize, kOwn>, blocks_of<Shape>(problem.queries, args.heads),
+    cuda::start(stream, "attention_forward", forward<kSize, kOwn>, tiles_of<Shape::kRows>(problem.queries, args.heads),
                 kThreads, Shape::kRowsBytes + 2 * Shape::kStreamedBytes + Shape::kWeightsBytes, problem, args.y,
                 args.log_sum_exp);
   });
 }
 
-void launch(CudaStream stream, const AttentionBackward& args) {
+void launch(CudaStream stream, const AttentionBackward<float>& args) {
   using namespace cuda_attention;
-  const bool fours = cuda::fours_aligned(args.qkv.data(), args.y.data(), args.dy.data(), args.dqkv.data());
-  const Problem problem = problem_of(args, fours);
+  const Problem<float> problem = problem_of(args);
   if (problem.queries == 0) return;
-  float* delta = nullptr;
-  int* starts = nullptr;
-  cuda::carve_scratch(stream, [&](cuda::Carver& carver) {
-    delta = carver.take<float>(args.heads * problem.queries);
-    starts = carver.take<int>(problem.queries);
-  });
-  cuda::start(stream, "attention_row_dots", row_dots,
-              cuda::grid(block_count(problem.queries * args.heads, kThreads / kGroup)), kThreads, 0, problem, args.dy,
-              args.y, static_cast<int>(args.heads), delta, starts);
-  const Gradients gradients{args.log_sum_exp, args.dy, delta, starts, args.dqkv};
   with_size(problem, [&](auto size) {
     constexpr int kSize = size, kOwn = 2;
     using Shape = Tile<kSize, kOwn>;
     constexpr int64_t kBytes = 2 * Shape::kRowsBytes + 2 * Shape::kStreamedBytes + Shape::kWeightsBytes;
+    const Gradients<float> gradients = start_gradients(stream, args, problem, size);
     cuda::start(stream, "attention_query_gradients", add_query_gradients<kSize, kOwn>,
-                blocks_of<Shape>(problem.queries, args.heads), kThreads, kBytes, problem, gradients);
+                tiles_of<Shape::kRows>(problem.queries, args.heads), kThreads, kBytes, problem, gradients);
     cuda::start(stream, "attention_key_gradients", add_key_gradients<kSize, kOwn>,
-                blocks_of<Shape>(problem.qkv.rows(), args.heads), kThreads, kBytes, problem, gradients);
+                tiles_of<Shape::kRows>(problem.qkv.rows(), args.heads), kThreads, kBytes, problem, gradients);
   });
 }
 

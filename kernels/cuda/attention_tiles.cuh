@@ -3,25 +3,39 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/block.cuh"
+#include "kernels/cuda/attention_problem.cuh"
 
 namespace itemloom::cuda_attention {
 
-constexpr int kThreads = 128;
-constexpr int kWarps = kThreads / cuda::kWarp;
 // In a warp eight lanes beside each other share a row of a tile, four groups of eight have different ones.
 constexpr int kGroup = 8;
 constexpr int kGroups = cuda::kWarp / kGroup;
-// Rows of a tile that streams past, and how many of them a thread has.
-constexpr int kStreamed = cuda::kWarp;
+// How many rows of a tile that streams past a thread has.
 constexpr int kOwnStreamed = kStreamed / kGroup;
+
+// Where a thread stands: warps own the tile's rows, a thread every fourth of its warp's and every eighth that streams.
+template <int kOwnRows>
+struct Place {
+  static constexpr int kOwn = kOwnRows, kOwnStreamed = cuda_attention::kOwnStreamed;
+  static constexpr int kWarpRows = kGroups * kOwn;
+
+  int warp = static_cast<int>(threadIdx.x) / cuda::kWarp;
+  int lane = static_cast<int>(threadIdx.x) % cuda::kWarp;
+  int group = lane / kGroup;
+  int member = lane % kGroup;
+
+  __device__ int warp_row(int own) const { return own * kGroups + group; }
+  __device__ int row(int own) const { return warp * kWarpRows + warp_row(own); }
+  __device__ int first_streamed() const { return member; }
+  static __host__ __device__ constexpr int offset(int own) { return own * kGroup; }
+  __device__ int streamed(int own) const { return first_streamed() + offset(own); }
+};
 
 // A tile that stays: kOwn rows a thread, of heads of up to kSize columns. Rows of a head are padded with zeros to kSize
 // and lie kStride apart, which lets eight rows be read at the same column without two in one bank.
 template <int kSize, int kOwn>
 struct Tile {
-  static constexpr int kWarpRows = kGroups * kOwn;
-  static constexpr int kRows = kWarps * kWarpRows;
+  static constexpr int kRows = kWarps * Place<kOwn>::kWarpRows;
   static constexpr int kStride = kSize + 4;
   static constexpr int kWeightStride = kStreamed + 8;
   // Output columns of a thread: kPieces pieces of kPiece beside each other.
@@ -43,26 +57,6 @@ struct Sums {
   Piece<Shape::kPiece> at[kOwn][Shape::kPieces] = {};
 };
 
-// Where a thread stands: warps own the tile's rows, a thread every fourth of its warp's.
-struct Place {
-  int warp = static_cast<int>(threadIdx.x) / cuda::kWarp;
-  int lane = static_cast<int>(threadIdx.x) % cuda::kWarp;
-  int group = lane / kGroup;
-  int member = lane % kGroup;
-
-  template <class Shape>
-  __device__ int row(int own) const {
-    return warp * Shape::kWarpRows + own * kGroups + group;
-  }
-  __device__ int streamed(int own) const { return own * kGroup + member; }
-};
-
-// The columns of a head; `fours` says that four of them can be read and written at once.
-struct Columns {
-  int count;
-  bool fours;
-};
-
 __device__ inline float4 load_four(const float* from, int count, bool fours) {
   if (fours) return *reinterpret_cast<const float4*>(from);
   return make_float4(from[0], count > 1 ? from[1] : 0.0f, count > 2 ? from[2] : 0.0f, count > 3 ? from[3] : 0.0f);
@@ -77,7 +71,7 @@ __device__ void load_rows(const Columns& columns, float scale, float* to, Row ro
     const int index = i / kFours, column = i % kFours * 4;
     const float* from = row(index);
     float4 value = make_float4(0, 0, 0, 0);
-    if (from && column < columns.count) value = load_four(from + column, columns.count - column, columns.fours);
+    if (from && column < columns.count) value = load_four(from + column, columns.count - column, columns.aligned);
     *reinterpret_cast<float4*>(to + index * (kSize + 4) + column) =
         make_float4(scale * value.x, scale * value.y, scale * value.z, scale * value.w);
   }
@@ -85,10 +79,10 @@ __device__ void load_rows(const Columns& columns, float scale, float* to, Row ro
 
 // products[i][j] = row i of `rows` times row j of `streamed`, for a thread's rows of both.
 template <int kSize, int kOwn>
-__device__ void multiply_rows(const Place& place, const float* rows, const float* streamed,
+__device__ void multiply_rows(const Place<kOwn>& place, const float* rows, const float* streamed,
                               float (&products)[kOwn][kOwnStreamed]) {
   using Shape = Tile<kSize, kOwn>;
-  const float* a = rows + place.row<Shape>(0) * Shape::kStride;
+  const float* a = rows + place.row(0) * Shape::kStride;
   const float* b = streamed + place.member * Shape::kStride;
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) {
@@ -118,10 +112,10 @@ __device__ void multiply_rows(const Place& place, const float* rows, const float
 
 // sums[i] += sum_j weights[i][j] * streamed[j]: a warp's weights pass through shared memory, which no other warp uses.
 template <int kSize, int kOwn>
-__device__ void add_weighted(const Place& place, const float (&own_weights)[kOwn][kOwnStreamed], float* weights,
+__device__ void add_weighted(const Place<kOwn>& place, const float (&own_weights)[kOwn][kOwnStreamed], float* weights,
                              const float* streamed, Sums<kSize, kOwn>& sums) {
   using Shape = Tile<kSize, kOwn>;
-  float* a = weights + place.row<Shape>(0) * Shape::kWeightStride;
+  float* a = weights + place.row(0) * Shape::kWeightStride;
   __syncwarp();
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) {
@@ -157,7 +151,7 @@ __device__ void add_weighted(const Place& place, const float (&own_weights)[kOwn
 
 // to (=|+=) factor * sums of one of a thread's rows, as far as the head goes.
 template <bool kAdd, int kSize, int kOwn>
-__device__ void write_row(const Place& place, const Columns& columns, const Sums<kSize, kOwn>& sums, int own,
+__device__ void write_row(const Place<kOwn>& place, const Columns& columns, const Sums<kSize, kOwn>& sums, int own,
                           float factor, float* to) {
   using Shape = Tile<kSize, kOwn>;
   using Values = Piece<Shape::kPiece>;
@@ -167,7 +161,7 @@ __device__ void write_row(const Place& place, const Columns& columns, const Sums
     Values values = sums.at[own][p];
 #pragma unroll
     for (int c = 0; c < Shape::kPiece; ++c) values.at[c] *= factor;
-    if (columns.fours && column < columns.count) {
+    if (columns.aligned && column < columns.count) {
       auto* target = reinterpret_cast<Values*>(to + column);
       const Values before = kAdd ? *target : Values();
 #pragma unroll
@@ -180,6 +174,14 @@ __device__ void write_row(const Place& place, const Columns& columns, const Sums
       }
     }
   }
+}
+
+// Whether any row of the warp meets a row of [first, last].
+template <int kOwn>
+__device__ bool warp_meets(const Place<kOwn>& place, const Resident* residents, int first, int last) {
+  constexpr int kWarpRows = Place<kOwn>::kWarpRows;
+  const bool mine = place.lane < kWarpRows && residents[place.warp * kWarpRows + place.lane].meets_any(first, last);
+  return __any_sync(cuda::kAllLanes, mine);
 }
 
 }  // namespace itemloom::cuda_attention

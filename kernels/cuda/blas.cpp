@@ -8,6 +8,7 @@
 #include <compare>
 #include <map>
 #include <memory>
+#include <type_traits>
 
 #include "core/check.h"
 #include "core/cuda/context.h"
@@ -18,7 +19,8 @@ namespace itemloom {
 struct BlasShape {
   int64_t m, n, k, a_stride, b_stride, c_stride;
   uint32_t a_alignment, b_alignment, c_alignment, bias_alignment;  // bias_alignment is 0 without a bias
-  bool transpose_a, transpose_b, accumulate;
+  bool transpose_a, transpose_b, accumulate, tf32;
+  cudaDataType_t operand_type, output_type;
 
   auto operator<=>(const BlasShape&) const = default;
 };
@@ -51,7 +53,11 @@ uint32_t alignment_of(const void* data) {
   return static_cast<uint32_t>(data ? std::min(address & -address, kMost) : 0);
 }
 
-BlasShape shape_of(const MatrixProduct& product) {
+template <class T>
+constexpr cudaDataType_t kDataType = std::is_same_v<T, Bf16> ? CUDA_R_16BF : CUDA_R_32F;
+
+template <class Operand, class Output>
+BlasShape shape_of(const MatrixProduct<Operand, Output>& product) {
   return {.m = product.m,
           .n = product.n,
           .k = product.k,
@@ -64,7 +70,10 @@ BlasShape shape_of(const MatrixProduct& product) {
           .bias_alignment = alignment_of(product.bias),
           .transpose_a = product.a.transpose,
           .transpose_b = product.b.transpose,
-          .accumulate = product.accumulate};
+          .accumulate = product.accumulate,
+          .tf32 = product.tf32,
+          .operand_type = kDataType<Operand>,
+          .output_type = kDataType<Output>};
 }
 
 template <class Value>
@@ -76,9 +85,10 @@ void set(const Preference& preference, cublasLtMatmulPreferenceAttributes_t attr
   cublas_check(cublasLtMatmulPreferenceSetAttribute(preference.get(), attribute, &value, sizeof value), kDescribing);
 }
 
+template <class T>
 Layout make_layout(int64_t rows, int64_t columns, int64_t stride) {
   cublasLtMatrixLayout_t layout = nullptr;
-  cublas_check(cublasLtMatrixLayoutCreate(&layout, CUDA_R_32F, static_cast<uint64_t>(rows),
+  cublas_check(cublasLtMatrixLayoutCreate(&layout, kDataType<T>, static_cast<uint64_t>(rows),
                                           static_cast<uint64_t>(columns), stride),
                kDescribing);
   return Layout(layout);
@@ -86,14 +96,16 @@ Layout make_layout(int64_t rows, int64_t columns, int64_t stride) {
 
 // The product in cuBLASLt's words: its A is our B.
 struct Descriptors {
-  explicit Descriptors(const MatrixProduct& product)
-      : a(product.b.transpose ? make_layout(product.k, product.n, product.b.stride)
-                              : make_layout(product.n, product.k, product.b.stride)),
-        b(product.a.transpose ? make_layout(product.m, product.k, product.a.stride)
-                              : make_layout(product.k, product.m, product.a.stride)),
-        c(make_layout(product.n, product.m, product.c_stride)) {
+  template <class Operand, class Output>
+  explicit Descriptors(const MatrixProduct<Operand, Output>& product)
+      : a(product.b.transpose ? make_layout<Operand>(product.k, product.n, product.b.stride)
+                              : make_layout<Operand>(product.n, product.k, product.b.stride)),
+        b(product.a.transpose ? make_layout<Operand>(product.m, product.k, product.a.stride)
+                              : make_layout<Operand>(product.k, product.m, product.a.stride)),
+        c(make_layout<Output>(product.n, product.m, product.c_stride)) {
     cublasLtMatmulDesc_t made = nullptr;
-    cublas_check(cublasLtMatmulDescCreate(&made, CUBLAS_COMPUTE_32F, CUDA_R_32F), kDescribing);
+    const cublasComputeType_t compute = product.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+    cublas_check(cublasLtMatmulDescCreate(&made, compute, CUDA_R_32F), kDescribing);
     description.reset(made);
     set(description, CUBLASLT_MATMUL_DESC_TRANSA, int32_t{product.b.transpose ? CUBLAS_OP_T : CUBLAS_OP_N});
     set(description, CUBLASLT_MATMUL_DESC_TRANSB, int32_t{product.a.transpose ? CUBLAS_OP_T : CUBLAS_OP_N});
@@ -130,7 +142,9 @@ cublasLtMatmulAlgo_t choose(CudaContext& context, const BlasShape& shape, const 
 
 }  // namespace
 
-void multiply(CudaStream stream, const MatrixProduct& product) {
+template <class Operand, class Output>
+void multiply(CudaStream stream, const MatrixProduct<Operand, Output>& product) {
+  CHECK(!product.tf32 || (std::is_same_v<Operand, float>), "bf16 numbers are not rounded to TF32");
   CudaContext& context = *stream.context;
   if (!context.blas_algorithms()) context.blas_algorithms() = std::make_shared<BlasAlgorithms>();
   auto& chosen = context.blas_algorithms()->chosen;
@@ -146,6 +160,10 @@ void multiply(CudaStream stream, const MatrixProduct& product) {
                "multiplying matrices");
   context.after_launch("cublasLtMatmul");
 }
+
+template void multiply(CudaStream stream, const MatrixProduct<float, float>& product);
+template void multiply(CudaStream stream, const MatrixProduct<Bf16, Bf16>& product);
+template void multiply(CudaStream stream, const MatrixProduct<Bf16, float>& product);
 
 }  // namespace cuda
 }  // namespace itemloom

@@ -54,9 +54,10 @@ struct AllKept {
   }
 };
 
+template <class T>
 struct ForwardFours {
-  const float *x, *residual;
-  float* y;
+  const T *x, *residual;
+  T* y;
   float scale;
   template <class Lanes>
   __device__ void operator()(int64_t i, Lanes lanes, const Kept& kept) const {
@@ -72,9 +73,10 @@ struct ForwardFours {
   }
 };
 
+template <class T>
 struct BackwardFours {
-  const float* dy;
-  float *dx, *dresidual;
+  const T* dy;
+  T *dx, *dresidual;
   float scale;
   template <class Lanes>
   __device__ void operator()(int64_t i, Lanes lanes, const Kept& kept) const {
@@ -95,8 +97,8 @@ struct BackwardFours {
 };
 
 // For DropoutForward and DropoutBackward; `shape` is any matrix of theirs.
-template <class Arguments, class Body>
-void start(CudaStream stream, const char* name, const Arguments& args, Matrix<const float> shape, bool aligned,
+template <class Arguments, class T, class Body>
+void start(CudaStream stream, const char* name, const Arguments& args, Matrix<T> shape, bool aligned,
            const Body& body) {
   const int64_t rows = shape.rows(), columns = shape.columns();
   const Mask mask{args.row_ids.data(), args.key, dropout_threshold(args.probability)};
@@ -108,20 +110,34 @@ void start(CudaStream stream, const char* name, const Arguments& args, Matrix<co
               body);
 }
 
-}  // namespace cuda_dropout
-
-void launch(CudaStream stream, const DropoutForward& args) {
-  using namespace cuda_dropout;
-  const ForwardFours body{args.x.data(), args.residual.data(), args.y.data(), dropout_scale(args.probability)};
-  cuda_dropout::start(stream, "dropout_forward", args, args.x, cuda::fours_aligned(body.x, body.residual, body.y),
-                      body);
+template <class T>
+void forward(CudaStream stream, const DropoutForward<T>& args) {
+  const ForwardFours<T> body{args.x.data(), args.residual.data(), args.y.data(), dropout_scale(args.probability)};
+  start(stream, "dropout_forward", args, args.x, cuda::fours_aligned(body.x, body.residual, body.y), body);
 }
 
-void launch(CudaStream stream, const DropoutBackward& args) {
-  using namespace cuda_dropout;
-  const BackwardFours body{args.dy.data(), args.dx.data(), args.dresidual.data(), dropout_scale(args.probability)};
-  cuda_dropout::start(stream, "dropout_backward", args, args.dy, cuda::fours_aligned(body.dy, body.dx, body.dresidual),
-                      body);
+template <class T>
+void backward(CudaStream stream, const DropoutBackward<T>& args) {
+  const BackwardFours<T> body{args.dy.data(), args.dx.data(), args.dresidual.data(), dropout_scale(args.probability)};
+  start(stream, "dropout_backward", args, args.dy, cuda::fours_aligned(body.dy, body.dx, body.dresidual), body);
+}
+
+}  // namespace cuda_dropout
+
+void launch(CudaStream stream, const DropoutForward<float>& args) {
+  cuda_dropout::forward(stream, args);
+}
+
+void launch(CudaStream stream, const DropoutForward<Bf16>& args) {
+  cuda_dropout::forward(stream, args);
+}
+
+void launch(CudaStream stream, const DropoutBackward<float>& args) {
+  cuda_dropout::backward(stream, args);
+}
+
+void launch(CudaStream stream, const DropoutBackward<Bf16>& args) {
+  cuda_dropout::backward(stream, args);
 }
 
 }  // namespace itemloom

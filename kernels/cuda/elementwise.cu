@@ -29,6 +29,22 @@ struct AddScaledFours {
   }
 };
 
+template <class From, class To>
+struct ConvertFours {
+  const From* x;
+  To* y;
+  template <class Lanes>
+  __device__ void operator()(int64_t i, Lanes lanes) const {
+    lanes.store(lanes.load(x + i), y + i);
+  }
+};
+
+template <class From, class To>
+void convert(CudaStream stream, const Convert<From, To>& args) {
+  cuda::start_fours(stream, "convert", args.y.size(), cuda::fours_aligned(args.x.data(), args.y.data()),
+                    ConvertFours<From, To>{args.x.data(), args.y.data()});
+}
+
 }  // namespace cuda_elementwise
 
 void launch(CudaStream stream, const Fill& args) {
@@ -39,6 +55,14 @@ void launch(CudaStream stream, const Fill& args) {
 void launch(CudaStream stream, const AddScaled& args) {
   cuda::start_fours(stream, "add_scaled", args.y.size(), cuda::fours_aligned(args.x.data(), args.y.data()),
                     cuda_elementwise::AddScaledFours{args.scale, args.x.data(), args.y.data()});
+}
+
+void launch(CudaStream stream, const Convert<float, Bf16>& args) {
+  cuda_elementwise::convert(stream, args);
+}
+
+void launch(CudaStream stream, const Convert<Bf16, float>& args) {
+  cuda_elementwise::convert(stream, args);
 }
 
 }  // namespace itemloom

@@ -29,8 +29,9 @@ __device__ inline void add_scaled(float factor, const cuda::Four& addend, cuda::
   for (int k = 0; k < 4; ++k) sum.at[k] += factor * addend.at[k];
 }
 
+template <class T>
 struct BagFours {
-  EmbeddingBagForward args;
+  EmbeddingBagForward<T> args;
   template <class Lanes>
   __device__ void operator()(int64_t bag, int64_t column, Lanes lanes) const {
     const int64_t begin = args.bag_offsets ? args.bag_offsets[bag] : bag;
@@ -98,7 +99,8 @@ __device__ inline int64_t bag_of(Vector<const int64_t> bag_offsets, int64_t i) {
   return begin;
 }
 
-__global__ void cut_runs(EmbeddingBagBackward args, const int32_t* occurrences, Sorted sorted) {
+template <class T>
+__global__ void cut_runs(EmbeddingBagBackward<T> args, const int32_t* occurrences, Sorted sorted) {
   const int64_t place = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (place >= sorted.n) return;
   const int64_t occurrence = occurrences[place];
@@ -125,8 +127,9 @@ __global__ void cut_runs(EmbeddingBagBackward args, const int32_t* occurrences, 
   sorted.pieces[place] = piece;
 }
 
+template <class T>
 struct PieceFours {
-  Matrix<const float> dy;
+  Matrix<const T> dy;
   Sorted sorted;
   Matrix<float> dtable;
   template <class Lanes>
@@ -190,7 +193,8 @@ int id_bits(int64_t rows) {
 }
 
 // Sorts the occurrences and cuts them into pieces, all in the launch's scratch memory.
-Sorted sort_occurrences(CudaStream stream, const EmbeddingBagBackward& args) {
+template <class T>
+Sorted sort_occurrences(CudaStream stream, const EmbeddingBagBackward<T>& args) {
   const int64_t n = args.ids.size(), columns = args.dtable.columns();
   const cuda::SortPairs sort{.count = n, .bits = id_bits(args.dtable.rows())};
   Sorted sorted{};
@@ -213,28 +217,45 @@ Sorted sort_occurrences(CudaStream stream, const EmbeddingBagBackward& args) {
   const dim3 blocks = cuda::grid(block_count(n, kThreads));
   cuda::start(stream, "number_occurrences", number_occurrences, blocks, kThreads, 0, args.ids, ids, occurrences);
   sort.run(stream, sort_memory, ids, occurrences, sorted.ids, sorted_occurrences);
-  cuda::start(stream, "cut_runs", cut_runs, blocks, kThreads, 0, args, sorted_occurrences, sorted);
+  cuda::start(stream, "cut_runs", cut_runs<T>, blocks, kThreads, 0, args, sorted_occurrences, sorted);
   return sorted;
 }
 
-}  // namespace cuda_embedding_bag
-
-void launch(CudaStream stream, const EmbeddingBagForward& args) {
+template <class T>
+void forward(CudaStream stream, const EmbeddingBagForward<T>& args) {
   cuda::start_fours_of_rows(stream, "embedding_bag_forward", args.y.rows(), args.y.columns(),
-                            cuda::fours_aligned(args.table.data(), args.y.data()), cuda_embedding_bag::BagFours{args});
+                            cuda::fours_aligned(args.table.data(), args.y.data()), BagFours<T>{args});
 }
 
-void launch(CudaStream stream, const EmbeddingBagBackward& args) {
-  using namespace cuda_embedding_bag;
+template <class T>
+void backward(CudaStream stream, const EmbeddingBagBackward<T>& args) {
   const int64_t n = args.ids.size();
   if (n == 0 || args.dtable.columns() == 0) return;
   CHECK(n <= INT32_MAX, "a batch has ", n, " ids, more than 2^31 - 1; lower training.micro_batch_tokens");
   const Sorted sorted = sort_occurrences(stream, args);
   cuda::start_fours_of_rows(stream, "embedding_bag_backward", n, args.dtable.columns(),
                             cuda::fours_aligned(args.dy.data(), args.dtable.data()),
-                            PieceFours{args.dy, sorted, args.dtable});
+                            PieceFours<T>{args.dy, sorted, args.dtable});
   cuda::start(stream, "embedding_bag_long_runs", add_long_runs, cuda::grid(sorted.slots), kThreads, 0, sorted,
               args.dtable);
+}
+
+}  // namespace cuda_embedding_bag
+
+void launch(CudaStream stream, const EmbeddingBagForward<float>& args) {
+  cuda_embedding_bag::forward(stream, args);
+}
+
+void launch(CudaStream stream, const EmbeddingBagForward<Bf16>& args) {
+  cuda_embedding_bag::forward(stream, args);
+}
+
+void launch(CudaStream stream, const EmbeddingBagBackward<float>& args) {
+  cuda_embedding_bag::backward(stream, args);
+}
+
+void launch(CudaStream stream, const EmbeddingBagBackward<Bf16>& args) {
+  cuda_embedding_bag::backward(stream, args);
 }
 
 }  // namespace itemloom

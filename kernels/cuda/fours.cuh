@@ -1,11 +1,13 @@
-// Loops over flat ranges and over rows, four floats a thread. Work is given as body(..., lanes), where lanes loads and
-// stores four floats at once where pointers and extents allow it (which the host decides), else those of the four that
-// are there, one by one. Either way an element is in the same place of the same thread, so sums do not depend on it.
+// Loops over flat ranges and over rows, four elements a thread. Work is given as body(..., lanes), where lanes loads
+// and stores four elements, float or bf16, at once where pointers and extents allow it (which the host decides), else
+// those of the four that are there, one by one. Either way an element is in the same place of the same thread, so sums
+// do not depend on it.
 #pragma once
 
 #include <cstdint>
 
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/storage.cuh"
 
 namespace itemloom::cuda {
 
@@ -22,6 +24,14 @@ struct AlignedFour {
   __device__ void store(const Four& value, float* to) const {
     *reinterpret_cast<float4*>(to) = make_float4(value.at[0], value.at[1], value.at[2], value.at[3]);
   }
+  __device__ Four load(const Bf16* from) const {
+    const uint2 value = *reinterpret_cast<const uint2*>(from);
+    return {first_of(value.x), second_of(value.x), first_of(value.y), second_of(value.y)};
+  }
+  __device__ void store(const Four& value, Bf16* to) const {
+    *reinterpret_cast<uint2*>(to) =
+        make_uint2(pack_bf16(value.at[0], value.at[1]), pack_bf16(value.at[2], value.at[3]));
+  }
 };
 
 // The first `count` of four, one by one; loads give zeros for the others.
@@ -29,21 +39,23 @@ struct LooseFour {
   int64_t count;
 
   __device__ bool holds(int i) const { return i < count; }
-  __device__ Four load(const float* from) const {
+  template <class T>
+  __device__ Four load(const T* from) const {
     Four value;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) value.at[i] = i < count ? from[i] : 0.0f;
+    for (int i = 0; i < 4; ++i) value.at[i] = i < count ? cuda::load(from + i) : 0.0f;
     return value;
   }
-  __device__ void store(const Four& value, float* to) const {
+  template <class T>
+  __device__ void store(const Four& value, T* to) const {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      if (i < count) to[i] = value.at[i];
+      if (i < count) cuda::store(value.at[i], to + i);
     }
   }
 };
 
-// body(lanes) with the first `count` of four floats, `count` at least 1.
+// body(lanes) with the first `count` of four elements, `count` at least 1.
 template <bool kAligned, class Body>
 __device__ void with_lanes(int64_t count, const Body& body) {
   if (kAligned && count >= 4) {
@@ -69,9 +81,9 @@ __global__ void for_fours_of_rows(int64_t rows, int64_t columns, Body body) {
 }
 
 // Whether fours can be read and written at once from these pointers on; a null pointer is nobody's.
-template <class... Pointers>
-bool fours_aligned(Pointers... pointers) {
-  return (... && (reinterpret_cast<uintptr_t>(pointers) % sizeof(float4) == 0));
+template <class... Elements>
+bool fours_aligned(Elements*... pointers) {
+  return (... && (reinterpret_cast<uintptr_t>(pointers) % (4 * sizeof(Elements)) == 0));
 }
 
 // body(i, lanes) for i = 0, 4, ... below count.

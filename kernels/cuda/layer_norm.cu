@@ -26,8 +26,8 @@ __device__ void for_row(int64_t columns, Body body) {
 }
 
 // kGroup threads a row: a warp or the whole block.
-template <bool kAligned, int kGroup>
-__global__ void normalise_rows(LayerNormForward args) {
+template <bool kAligned, int kGroup, class T>
+__global__ void normalise_rows(LayerNormForward<T> args) {
   __shared__ float shared[kWarps];
   const auto sum_of_group = [&](float value) {
     return kGroup == kThreads ? cuda::block_sum<kThreads>(value, shared) : cuda::warp_sum(value);
@@ -35,7 +35,7 @@ __global__ void normalise_rows(LayerNormForward args) {
   const int64_t columns = args.x.columns();
   const int64_t row = int64_t{blockIdx.x} * (kThreads / kGroup) + threadIdx.x / kGroup;
   if (row >= args.x.rows()) return;
-  const float* x = args.x.row(row);
+  const T* x = args.x.row(row);
 
   float sum = 0;
   for_row<kAligned, kGroup>(columns, [&](int64_t c, auto lanes) {
@@ -76,8 +76,8 @@ struct RowMeans {
 };
 
 // By one warp.
-template <bool kAligned>
-__device__ RowMeans find_means(const LayerNormBackward& args, int64_t row) {
+template <bool kAligned, class T>
+__device__ RowMeans find_means(const LayerNormBackward<T>& args, int64_t row) {
   const int64_t columns = args.x.columns();
   const float mean = args.mean[row], inverse_std = args.inverse_std[row];
   float g_sum = 0, gn_sum = 0;
@@ -96,8 +96,8 @@ __device__ RowMeans find_means(const LayerNormBackward& args, int64_t row) {
   return {cuda::warp_sum(g_sum) / count, cuda::warp_sum(gn_sum) / count};
 }
 
-template <bool kAligned>
-__global__ void add_gradients(LayerNormBackward args, float* partials) {
+template <bool kAligned, class T>
+__global__ void add_gradients(LayerNormBackward<T> args, float* partials) {
   __shared__ RowMeans means[kRows];
   __shared__ float gamma_sums[kWarps][cuda::kWarp], beta_sums[kWarps][cuda::kWarp];
   const int lane = threadIdx.x % cuda::kWarp, warp = threadIdx.x / cuda::kWarp;
@@ -115,10 +115,12 @@ __global__ void add_gradients(LayerNormBackward args, float* partials) {
       for (int row = warp; row < kRows; row += kWarps) {
         if (row >= rows) break;
         const int64_t r = begin + row;
-        const float dy = args.dy.row(r)[c], n = (args.x.row(r)[c] - args.mean[r]) * args.inverse_std[r];
+        const float dy = cuda::load(args.dy.row(r) + c);
+        const float n = (cuda::load(args.x.row(r) + c) - args.mean[r]) * args.inverse_std[r];
         // g is rounded as it was when summed: a row of equal g then has exactly no gradient.
         const float g = __fmul_rn(dy, args.gamma[c]) - means[row].g;
-        args.dx.row(r)[c] += args.inverse_std[r] * (g - n * means[row].gn);
+        T* dx = args.dx.row(r) + c;
+        cuda::store(cuda::load(dx) + args.inverse_std[r] * (g - n * means[row].gn), dx);
         gamma_sum += dy * n;
         beta_sum += dy;
       }
@@ -133,37 +135,53 @@ __global__ void add_gradients(LayerNormBackward args, float* partials) {
   }
 }
 
-template <bool kAligned>
-void forward(CudaStream stream, const LayerNormForward& args) {
+template <bool kAligned, class T>
+void start_forward(CudaStream stream, const LayerNormForward<T>& args) {
   constexpr int kRowsPerBlock = kThreads / cuda::kWarp;
   if (args.x.columns() > kLongestWarpRow) {
-    cuda::start(stream, "layer_norm_forward", normalise_rows<kAligned, kThreads>, cuda::grid(args.x.rows()), kThreads,
-                0, args);
+    cuda::start(stream, "layer_norm_forward", normalise_rows<kAligned, kThreads, T>, cuda::grid(args.x.rows()),
+                kThreads, 0, args);
   } else {
-    cuda::start(stream, "layer_norm_forward", normalise_rows<kAligned, cuda::kWarp>,
+    cuda::start(stream, "layer_norm_forward", normalise_rows<kAligned, cuda::kWarp, T>,
                 cuda::grid(block_count(args.x.rows(), kRowsPerBlock)), kThreads, 0, args);
   }
 }
 
-}  // namespace cuda_layer_norm
-
-void launch(CudaStream stream, const LayerNormForward& args) {
-  using namespace cuda_layer_norm;
+template <class T>
+void forward(CudaStream stream, const LayerNormForward<T>& args) {
   const bool aligned = args.x.columns() % 4 == 0 &&
                        cuda::fours_aligned(args.x.data(), args.gamma.data(), args.beta.data(), args.y.data());
-  aligned ? forward<true>(stream, args) : forward<false>(stream, args);
+  aligned ? start_forward<true>(stream, args) : start_forward<false>(stream, args);
 }
 
-void launch(CudaStream stream, const LayerNormBackward& args) {
-  using namespace cuda_layer_norm;
+template <class T>
+void backward(CudaStream stream, const LayerNormBackward<T>& args) {
   const int64_t columns = args.x.columns(), blocks = block_count(args.x.rows(), kRows);
   if (blocks == 0 || columns == 0) return;
   const bool aligned = columns % 4 == 0 && cuda::fours_aligned(args.dy.data(), args.x.data(), args.gamma.data());
   float* partials = stream.context->scratch<float>(blocks * 2 * columns);
-  cuda::start(stream, "layer_norm_backward", aligned ? add_gradients<true> : add_gradients<false>, cuda::grid(blocks),
-              kThreads, 0, args, partials);
+  cuda::start(stream, "layer_norm_backward", aligned ? add_gradients<true, T> : add_gradients<false, T>,
+              cuda::grid(blocks), kThreads, 0, args, partials);
   cuda::add_partials(stream, {.rows = partials, .count = blocks, .columns = columns, .stride = 2 * columns},
                      args.dgamma.data(), args.dbeta.data());
+}
+
+}  // namespace cuda_layer_norm
+
+void launch(CudaStream stream, const LayerNormForward<float>& args) {
+  cuda_layer_norm::forward(stream, args);
+}
+
+void launch(CudaStream stream, const LayerNormForward<Bf16>& args) {
+  cuda_layer_norm::forward(stream, args);
+}
+
+void launch(CudaStream stream, const LayerNormBackward<float>& args) {
+  cuda_layer_norm::backward(stream, args);
+}
+
+void launch(CudaStream stream, const LayerNormBackward<Bf16>& args) {
+  cuda_layer_norm::backward(stream, args);
 }
 
 }  // namespace itemloom

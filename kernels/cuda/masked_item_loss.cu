@@ -1,14 +1,16 @@
 // The rows are worked through in chunks whose logits fit in scratch memory: cuBLASLt makes the logits of a chunk, one
-// block a row makes its loss and turns its logits into dz where they lie (read twice, the second time mostly from the
-// cache), and two products and the sums of dz's columns add the gradients. One block sums the losses of all rows:
-// 256 threads in double, each every 256th row, and their sums in a fixed tree.
+// block a row makes its loss and turns its logits into dz where they lie or, where dz is bf16, beside them (read twice,
+// the second time mostly from the cache), and two products and the sums of dz's columns add the gradients. One block
+// sums the losses of all rows: 256 threads in double, each every 256th row, and their sums in a fixed tree.
 #include "kernels/masked_item_loss.h"
 
 #include <algorithm>
 #include <limits>
+#include <type_traits>
 
 #include "kernels/cuda/blas.h"
 #include "kernels/cuda/block.cuh"
+#include "kernels/cuda/carver.cuh"
 #include "kernels/cuda/fours.cuh"
 #include "kernels/cuda/partials.cuh"
 
@@ -19,14 +21,17 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / cuda::kWarp;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// Rows of a chunk: as many as keep its logits within kMostBytes, but between these two.
+// Rows of a chunk: as many as keep its logits and dz within kMostBytes, but between these two.
 constexpr int64_t kMostBytes = int64_t{128} << 20;
 constexpr int64_t kFewestRows = 16;
 constexpr int64_t kMostRows = 1024;
 
-// Rows [first, first + rows), whose logits lie `stride` apart.
+// Rows [first, first + rows), whose logits lie `stride` apart, as do those of dz, which are the logits' where T is
+// float.
+template <class T>
 struct Chunk {
   float* logits;
+  T* dz;
   int64_t stride, first, rows;
 };
 
@@ -59,11 +64,11 @@ __device__ Scale scale_of_thread(const float* logits, int64_t items) {
   return scale;
 }
 
-template <bool kGradients>
-__global__ void __launch_bounds__(kThreads) finish_rows(MaskedItemLoss args, Chunk chunk) {
+template <bool kGradients, class T>
+__global__ void __launch_bounds__(kThreads) finish_rows(MaskedItemLoss<T> args, Chunk<T> chunk) {
   __shared__ float shared[kWarps];
   const int64_t row = chunk.first + blockIdx.x, items = args.table.rows();
-  float* logits = chunk.logits + blockIdx.x * chunk.stride;
+  const float* logits = chunk.logits + blockIdx.x * chunk.stride;
   const int32_t target = args.targets[row];
   const float target_logit = logits[target];
   const Scale own = scale_of_thread(logits, items);
@@ -75,12 +80,13 @@ __global__ void __launch_bounds__(kThreads) finish_rows(MaskedItemLoss args, Chu
   }
   if (!kGradients) return;
   const float factor = 1 / sum;
+  T* dz = chunk.dz + blockIdx.x * chunk.stride;
   for (int64_t c = 4 * threadIdx.x; c < items; c += 4 * kThreads) {
     cuda::with_lanes<true>(items - c, [&](auto lanes) {
       cuda::Four values = lanes.load(logits + c);
 #pragma unroll
       for (int k = 0; k < 4; ++k) values.at[k] = expf(values.at[k] - top) * factor - (c + k == target ? 1.0f : 0.0f);
-      lanes.store(values, logits + c);
+      lanes.store(values, dz + c);
     });
   }
 }
@@ -94,65 +100,88 @@ __global__ void __launch_bounds__(kThreads) sum_losses(Vector<const float> row_l
   if (threadIdx.x == 0) *loss = sum;
 }
 
-void make_logits(CudaStream stream, const MaskedItemLoss& args, const Chunk& chunk) {
+template <class T>
+void make_logits(CudaStream stream, const MaskedItemLoss<T>& args, const Chunk<T>& chunk) {
   const int64_t columns = args.table.columns();
-  cuda::multiply(stream, {.m = chunk.rows,
-                          .n = args.table.rows(),
-                          .k = columns,
-                          .a = {args.hidden.row(chunk.first), columns, false},
-                          .b = {args.table.data(), columns, true},
-                          .bias = args.bias.data(),
-                          .c = chunk.logits,
-                          .c_stride = chunk.stride,
-                          .accumulate = false});
+  cuda::multiply<T, float>(stream, {.m = chunk.rows,
+                                    .n = args.table.rows(),
+                                    .k = columns,
+                                    .a = {args.hidden.row(chunk.first), columns, false},
+                                    .b = {args.table.data(), columns, true},
+                                    .bias = args.bias.data(),
+                                    .c = chunk.logits,
+                                    .c_stride = chunk.stride,
+                                    .accumulate = false,
+                                    .tf32 = args.tf32});
 }
 
-// From dz, which is where the logits were.
-void add_gradients(CudaStream stream, const MaskedItemLoss& args, const Chunk& chunk) {
+template <class T>
+void add_gradients(CudaStream stream, const MaskedItemLoss<T>& args, const Chunk<T>& chunk) {
   const int64_t columns = args.table.columns(), items = args.table.rows();
-  cuda::multiply(stream, {.m = chunk.rows,
-                          .n = columns,
-                          .k = items,
-                          .a = {chunk.logits, chunk.stride, false},
-                          .b = {args.table.data(), columns, false},
-                          .bias = nullptr,
-                          .c = args.dhidden.row(chunk.first),
-                          .c_stride = columns,
-                          .accumulate = true});
-  cuda::multiply(stream, {.m = items,
-                          .n = columns,
-                          .k = chunk.rows,
-                          .a = {chunk.logits, chunk.stride, true},
-                          .b = {args.hidden.row(chunk.first), columns, false},
-                          .bias = nullptr,
-                          .c = args.dtable.data(),
-                          .c_stride = columns,
-                          .accumulate = true});
+  cuda::multiply<T, T>(stream, {.m = chunk.rows,
+                                .n = columns,
+                                .k = items,
+                                .a = {chunk.dz, chunk.stride, false},
+                                .b = {args.table.data(), columns, false},
+                                .bias = nullptr,
+                                .c = args.dhidden.row(chunk.first),
+                                .c_stride = columns,
+                                .accumulate = true,
+                                .tf32 = args.tf32});
+  cuda::multiply<T, float>(stream, {.m = items,
+                                    .n = columns,
+                                    .k = chunk.rows,
+                                    .a = {chunk.dz, chunk.stride, true},
+                                    .b = {args.hidden.row(chunk.first), columns, false},
+                                    .bias = nullptr,
+                                    .c = args.dtable.data(),
+                                    .c_stride = columns,
+                                    .accumulate = true,
+                                    .tf32 = args.tf32});
   if (!args.dbias) return;
-  cuda::add_partials(stream, {.rows = chunk.logits, .count = chunk.rows, .columns = items, .stride = chunk.stride},
+  cuda::add_partials(stream,
+                     cuda::Partials<T>{.rows = chunk.dz, .count = chunk.rows, .columns = items, .stride = chunk.stride},
                      args.dbias.data());
 }
 
-}  // namespace cuda_masked_item_loss
-
-void launch(CudaStream stream, const MaskedItemLoss& args) {
-  using namespace cuda_masked_item_loss;
+template <class T>
+void add_up(CudaStream stream, const MaskedItemLoss<T>& args) {
+  constexpr bool kInPlace = std::is_same_v<T, float>;
   const int64_t rows = args.hidden.rows();
   if (rows > 0) {
-    // Rows of whole fours.
-    const int64_t stride = round_up(args.table.rows(), 4), row_bytes = stride * int64_t{sizeof(float)};
+    // Rows begin where 16 bytes can be read at once.
+    const int64_t stride = round_up(args.table.rows(), 16 / int64_t{sizeof(T)});
+    const int64_t row_bytes = stride * (int64_t{sizeof(float)} + (kInPlace ? 0 : int64_t{sizeof(T)}));
     const int64_t chunk_rows = std::min(std::clamp(kMostBytes / row_bytes, kFewestRows, kMostRows), rows);
-    float* logits = stream.context->scratch<float>(chunk_rows * stride);
-    for (int64_t first = 0; first < rows; first += chunk_rows) {
-      const Chunk chunk{logits, stride, first, std::min(chunk_rows, rows - first)};
+    Chunk<T> chunk{.logits = nullptr, .dz = nullptr, .stride = stride, .first = 0, .rows = 0};
+    cuda::carve_scratch(stream, [&](cuda::Carver& carver) {
+      chunk.logits = carver.take<float>(chunk_rows * stride);
+      if constexpr (kInPlace) {
+        chunk.dz = chunk.logits;
+      } else {
+        chunk.dz = carver.take<T>(chunk_rows * stride);
+      }
+    });
+    for (; chunk.first < rows; chunk.first += chunk_rows) {
+      chunk.rows = std::min(chunk_rows, rows - chunk.first);
       make_logits(stream, args, chunk);
-      cuda::start(stream, "masked_item_loss_rows", args.dhidden ? finish_rows<true> : finish_rows<false>,
+      cuda::start(stream, "masked_item_loss_rows", args.dhidden ? finish_rows<true, T> : finish_rows<false, T>,
                   cuda::grid(chunk.rows), kThreads, 0, args, chunk);
       if (args.dhidden) add_gradients(stream, args, chunk);
     }
   }
   cuda::start(stream, "masked_item_loss_sum", sum_losses, cuda::grid(1), kThreads, 0, args.row_losses,
               args.loss.data());
+}
+
+}  // namespace cuda_masked_item_loss
+
+void launch(CudaStream stream, const MaskedItemLoss<float>& args) {
+  cuda_masked_item_loss::add_up(stream, args);
+}
+
+void launch(CudaStream stream, const MaskedItemLoss<Bf16>& args) {
+  cuda_masked_item_loss::add_up(stream, args);
 }
 
 }  // namespace itemloom

@@ -1,20 +1,65 @@
-// One thread four parameters: everything a step needs of them is read once and written once.
+// A step: one thread four parameters: everything it needs of them is read once and written once.
+// The decision: one block of threads; each sums every kDecideThreads-th sum of squares, then they join in a tree.
 #include "kernels/optimizer_step.h"
 
+#include <cmath>
+
+#include "kernels/cuda/block.cuh"
 #include "kernels/cuda/fours.cuh"
 
 namespace itemloom {
 namespace cuda_optimizer_step {
 
+constexpr int kDecideThreads = 256;
+
+__device__ float inverse_correction(double beta, int64_t steps) {
+  return 1 / static_cast<float>(1 - pow(beta, static_cast<double>(steps)));
+}
+
+__global__ void decide(DecideStep args) {
+  __shared__ double shared[kDecideThreads / cuda::kWarp];
+  double squares = 0;
+#pragma unroll 4
+  for (int64_t i = threadIdx.x; i < args.square_sums.size(); i += kDecideThreads) squares += args.square_sums[i];
+  squares = cuda::block_sum<kDecideThreads>(squares, shared);
+  const Vector<double> losses = args.losses;
+  for (int64_t distance = 1; distance < losses.size(); distance *= 2) {
+    for (int64_t i = threadIdx.x * 2 * distance; i + distance < losses.size(); i += kDecideThreads * 2 * distance) {
+      losses[i] += losses[i + distance];
+    }
+    __syncthreads();
+  }
+  if (threadIdx.x != 0) return;
+  StepDecision& decision = args.decision[0];
+  const double norm = sqrt(squares) * args.mean;
+  decision.loss_sum = losses[0];
+  decision.gradient_norm = norm;
+  decision.skipped = !isfinite(losses[0]) || !isfinite(norm);
+  if (decision.skipped) return;
+  const double clipping = args.clip_norm > 0 && norm > args.clip_norm ? args.clip_norm / norm : 1;
+  decision.gradient_scale = static_cast<float>(args.mean * clipping);
+  const int64_t steps = ++decision.steps;
+  decision.inverse_correction1 = inverse_correction(args.beta1, steps);
+  decision.inverse_correction2 = inverse_correction(args.beta2, steps);
+}
+
+__global__ void add_loss(const double* loss, double* sum) {
+  *sum += *loss;
+}
+
 struct AdamFours {
   float *value, *gradient, *first_moment, *second_moment;
-  float gradient_scale, learning_rate, beta1, beta2, epsilon;
+  const StepDecision* decision;
+  float learning_rate, beta1, beta2, epsilon;
   float l2, decoupled_decay;  // one of them is zero
-  float inverse_correction1, inverse_correction2;
 
   template <class Lanes>
   __device__ void operator()(int64_t i, Lanes lanes) const {
+    if (decision->skipped) return lanes.store(cuda::Four{}, gradient + i);
+    const float gradient_scale = decision->gradient_scale;
     const cuda::Four gradients = lanes.load(gradient + i);
+    const float inverse_correction1 = decision->inverse_correction1;
+    const float inverse_correction2 = decision->inverse_correction2;
     cuda::Four values = lanes.load(value + i), m = lanes.load(first_moment + i), v = lanes.load(second_moment + i);
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
@@ -33,10 +78,13 @@ struct AdamFours {
 
 struct SgdFours {
   float *value, *gradient, *velocity;
-  float gradient_scale, learning_rate, momentum, weight_decay;
+  const StepDecision* decision;
+  float learning_rate, momentum, weight_decay;
 
   template <class Lanes>
   __device__ void operator()(int64_t i, Lanes lanes) const {
+    if (decision->skipped) return lanes.store(cuda::Four{}, gradient + i);
+    const float gradient_scale = decision->gradient_scale;
     const cuda::Four gradients = lanes.load(gradient + i);
     cuda::Four values = lanes.load(value + i), velocities = lanes.load(velocity + i);
 #pragma unroll
@@ -53,10 +101,13 @@ struct SgdFours {
 
 struct RmspropFours {
   float *value, *gradient, *square, *velocity;
-  float gradient_scale, learning_rate, decay, momentum, epsilon, weight_decay;
+  const StepDecision* decision;
+  float learning_rate, decay, momentum, epsilon, weight_decay;
 
   template <class Lanes>
   __device__ void operator()(int64_t i, Lanes lanes) const {
+    if (decision->skipped) return lanes.store(cuda::Four{}, gradient + i);
+    const float gradient_scale = decision->gradient_scale;
     const cuda::Four gradients = lanes.load(gradient + i);
     cuda::Four values = lanes.load(value + i), squares = lanes.load(square + i), velocities = lanes.load(velocity + i);
 #pragma unroll
@@ -75,20 +126,26 @@ struct RmspropFours {
 
 }  // namespace cuda_optimizer_step
 
+void launch(CudaStream stream, const DecideStep& args) {
+  cuda::start(stream, "decide_step", cuda_optimizer_step::decide, 1, cuda_optimizer_step::kDecideThreads, 0, args);
+}
+
+void launch(CudaStream stream, const AddLoss& args) {
+  cuda::start(stream, "add_loss", cuda_optimizer_step::add_loss, 1, 1, 0, args.loss.data(), args.sum.data());
+}
+
 void launch(CudaStream stream, const AdamStep& args) {
   const cuda_optimizer_step::AdamFours body{.value = args.value.data(),
                                             .gradient = args.gradient.data(),
                                             .first_moment = args.first_moment.data(),
                                             .second_moment = args.second_moment.data(),
-                                            .gradient_scale = args.gradient_scale,
+                                            .decision = args.decision.data(),
                                             .learning_rate = args.learning_rate,
                                             .beta1 = args.beta1,
                                             .beta2 = args.beta2,
                                             .epsilon = args.epsilon,
                                             .l2 = args.decoupled ? 0.0f : args.weight_decay,
-                                            .decoupled_decay = args.decoupled ? args.weight_decay : 0.0f,
-                                            .inverse_correction1 = 1 / args.bias_correction1,
-                                            .inverse_correction2 = 1 / args.bias_correction2};
+                                            .decoupled_decay = args.decoupled ? args.weight_decay : 0.0f};
   cuda::start_fours(stream, "adam_step", args.value.size(),
                     cuda::fours_aligned(body.value, body.gradient, body.first_moment, body.second_moment), body);
 }
@@ -97,7 +154,7 @@ void launch(CudaStream stream, const SgdStep& args) {
   const cuda_optimizer_step::SgdFours body{.value = args.value.data(),
                                            .gradient = args.gradient.data(),
                                            .velocity = args.velocity.data(),
-                                           .gradient_scale = args.gradient_scale,
+                                           .decision = args.decision.data(),
                                            .learning_rate = args.learning_rate,
                                            .momentum = args.momentum,
                                            .weight_decay = args.weight_decay};
@@ -110,7 +167,7 @@ void launch(CudaStream stream, const RmspropStep& args) {
                                                .gradient = args.gradient.data(),
                                                .square = args.square.data(),
                                                .velocity = args.velocity.data(),
-                                               .gradient_scale = args.gradient_scale,
+                                               .decision = args.decision.data(),
                                                .learning_rate = args.learning_rate,
                                                .decay = args.decay,
                                                .momentum = args.momentum,

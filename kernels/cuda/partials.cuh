@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "core/bf16.h"
 #include "kernels/cuda/launch.cuh"
 
 namespace itemloom::cuda {
@@ -18,14 +19,16 @@ __device__ float add_warps(const float (&sums)[kWarps][kWarp], int lane) {
   return sum;
 }
 
-// `count` partial rows of `columns` floats each, `stride` floats apart.
+// `count` partial rows of `columns` elements each, `stride` elements apart.
+template <class T>
 struct Partials {
-  const float* rows;
+  const T* rows;
   int64_t count, columns, stride;
 };
 
 // y[c] += the sum over the rows of partials.rows[row * stride + c]; the same for second_y, when given, with the columns
 // that follow.
-void add_partials(CudaStream stream, const Partials& partials, float* y, float* second_y = nullptr);
+void add_partials(CudaStream stream, const Partials<float>& partials, float* y, float* second_y = nullptr);
+void add_partials(CudaStream stream, const Partials<Bf16>& partials, float* y, float* second_y = nullptr);
 
 }  // namespace itemloom::cuda

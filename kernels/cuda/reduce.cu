@@ -35,7 +35,8 @@ __global__ void sum_of_squares(Vector<const float> x, double* partials) {
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 
-__global__ void sum_row_block(Matrix<const float> x, float* partials) {
+template <class T>
+__global__ void sum_row_block(Matrix<const T> x, float* partials) {
   __shared__ float sums[kWarps][cuda::kWarp];
   const int lane = threadIdx.x % cuda::kWarp, warp = threadIdx.x / cuda::kWarp;
   const int64_t column = int64_t{blockIdx.y} * cuda::kWarp + lane;
@@ -43,36 +44,58 @@ __global__ void sum_row_block(Matrix<const float> x, float* partials) {
   float sum = 0;
   if (column < x.columns()) {
 #pragma unroll 4
-    for (int64_t row = begin + warp; row < end; row += kWarps) sum += x.row(row)[column];
+    for (int64_t row = begin + warp; row < end; row += kWarps) sum += cuda::load(x.row(row) + column);
   }
   sums[warp][lane] = sum;
   __syncthreads();
   if (warp == 0 && column < x.columns()) partials[blockIdx.x * x.columns() + column] = cuda::add_warps(sums, lane);
 }
 
-__global__ void __launch_bounds__(kAddThreads) add_partials(cuda::Partials partials, float* first_y, float* second_y) {
+template <class T>
+__global__ void __launch_bounds__(kAddThreads)
+    add_partials(cuda::Partials<T> partials, float* first_y, float* second_y) {
   __shared__ float sums[kAddWarps][cuda::kWarp];
   const int lane = threadIdx.x % cuda::kWarp, warp = threadIdx.x / cuda::kWarp;
   const int64_t column = int64_t{blockIdx.x} * cuda::kWarp + lane;
-  const float* from = partials.rows + blockIdx.y * partials.columns + column;
+  const T* from = partials.rows + blockIdx.y * partials.columns + column;
   float* y = (blockIdx.y == 0 ? first_y : second_y) + column;
   float sum = 0;
   if (column < partials.columns) {
 #pragma unroll 4
-    for (int64_t row = warp; row < partials.count; row += kAddWarps) sum += from[row * partials.stride];
+    for (int64_t row = warp; row < partials.count; row += kAddWarps) sum += cuda::load(from + row * partials.stride);
   }
   sums[warp][lane] = sum;
   __syncthreads();
   if (warp == 0 && column < partials.columns) *y += cuda::add_warps(sums, lane);
 }
 
+template <class T>
+void start_adding(CudaStream stream, const cuda::Partials<T>& partials, float* y, float* second_y) {
+  if (partials.count == 0) return;
+  cuda::start(stream, "add_partials", add_partials<T>,
+              dim3(static_cast<unsigned>(block_count(partials.columns, cuda::kWarp)), second_y ? 2 : 1), kAddThreads, 0,
+              partials, y, second_y);
+}
+
+template <class T>
+void sum_columns(CudaStream stream, const ColumnSum<T>& args) {
+  const int64_t columns = args.x.columns(), blocks = block_count(args.x.rows(), kRows);
+  if (blocks == 0 || columns == 0) return;
+  float* partials = stream.context->scratch<float>(blocks * columns);
+  dim3 grid = cuda::grid(blocks);
+  grid.y = static_cast<unsigned>(block_count(columns, cuda::kWarp));
+  cuda::start(stream, "column_sum", sum_row_block<T>, grid, kThreads, 0, args.x, partials);
+  cuda::add_partials(stream, {.rows = partials, .count = blocks, .columns = columns, .stride = columns}, args.y.data());
+}
+
 }  // namespace cuda_reduce
 
-void cuda::add_partials(CudaStream stream, const Partials& partials, float* y, float* second_y) {
-  if (partials.count == 0) return;
-  start(stream, "add_partials", cuda_reduce::add_partials,
-        dim3(static_cast<unsigned>(block_count(partials.columns, kWarp)), second_y ? 2 : 1), cuda_reduce::kAddThreads,
-        0, partials, y, second_y);
+void cuda::add_partials(CudaStream stream, const Partials<float>& partials, float* y, float* second_y) {
+  cuda_reduce::start_adding(stream, partials, y, second_y);
+}
+
+void cuda::add_partials(CudaStream stream, const Partials<Bf16>& partials, float* y, float* second_y) {
+  cuda_reduce::start_adding(stream, partials, y, second_y);
 }
 
 void launch(CudaStream stream, const SumOfSquares& args) {
@@ -82,15 +105,12 @@ void launch(CudaStream stream, const SumOfSquares& args) {
               cuda::grid(args.partials.size()), kThreads, 0, args.x, args.partials.data());
 }
 
-void launch(CudaStream stream, const ColumnSum& args) {
-  using namespace cuda_reduce;
-  const int64_t columns = args.x.columns(), blocks = block_count(args.x.rows(), kRows);
-  if (blocks == 0 || columns == 0) return;
-  float* partials = stream.context->scratch<float>(blocks * columns);
-  dim3 grid = cuda::grid(blocks);
-  grid.y = static_cast<unsigned>(block_count(columns, cuda::kWarp));
-  cuda::start(stream, "column_sum", sum_row_block, grid, kThreads, 0, args.x, partials);
-  cuda::add_partials(stream, {.rows = partials, .count = blocks, .columns = columns, .stride = columns}, args.y.data());
+void launch(CudaStream stream, const ColumnSum<float>& args) {
+  cuda_reduce::sum_columns(stream, args);
+}
+
+void launch(CudaStream stream, const ColumnSum<Bf16>& args) {
+  cuda_reduce::sum_columns(stream, args);
 }
 
 }  // namespace itemloom

@@ -6,23 +6,25 @@
 namespace itemloom {
 namespace cuda_rows {
 
+template <class T>
 struct GatherFours {
-  Matrix<const float> x;
+  Matrix<const T> x;
   const int64_t* indices;
-  Matrix<float> y;
+  Matrix<T> y;
   template <class Lanes>
   __device__ void operator()(int64_t row, int64_t column, Lanes lanes) const {
     lanes.store(lanes.load(x.row(indices[row]) + column), y.row(row) + column);
   }
 };
 
+template <class T>
 struct ScatterFours {
-  Matrix<const float> dy;
+  Matrix<const T> dy;
   const int64_t* indices;
-  Matrix<float> dx;
+  Matrix<T> dx;
   template <class Lanes>
   __device__ void operator()(int64_t row, int64_t column, Lanes lanes) const {
-    float* to = dx.row(indices[row]) + column;
+    T* to = dx.row(indices[row]) + column;
     const cuda::Four added = lanes.load(dy.row(row) + column);
     cuda::Four sum = lanes.load(to);
 #pragma unroll
@@ -31,18 +33,36 @@ struct ScatterFours {
   }
 };
 
-}  // namespace cuda_rows
-
-void launch(CudaStream stream, const GatherRows& args) {
+template <class T>
+void gather(CudaStream stream, const GatherRows<T>& args) {
   cuda::start_fours_of_rows(stream, "gather_rows", args.indices.size(), args.x.columns(),
                             cuda::fours_aligned(args.x.data(), args.y.data()),
-                            cuda_rows::GatherFours{args.x, args.indices.data(), args.y});
+                            GatherFours<T>{args.x, args.indices.data(), args.y});
 }
 
-void launch(CudaStream stream, const ScatterAddRows& args) {
+template <class T>
+void scatter_add(CudaStream stream, const ScatterAddRows<T>& args) {
   cuda::start_fours_of_rows(stream, "scatter_add_rows", args.indices.size(), args.dy.columns(),
                             cuda::fours_aligned(args.dy.data(), args.dx.data()),
-                            cuda_rows::ScatterFours{args.dy, args.indices.data(), args.dx});
+                            ScatterFours<T>{args.dy, args.indices.data(), args.dx});
+}
+
+}  // namespace cuda_rows
+
+void launch(CudaStream stream, const GatherRows<float>& args) {
+  cuda_rows::gather(stream, args);
+}
+
+void launch(CudaStream stream, const GatherRows<Bf16>& args) {
+  cuda_rows::gather(stream, args);
+}
+
+void launch(CudaStream stream, const ScatterAddRows<float>& args) {
+  cuda_rows::scatter_add(stream, args);
+}
+
+void launch(CudaStream stream, const ScatterAddRows<Bf16>& args) {
+  cuda_rows::scatter_add(stream, args);
 }
 
 }  // namespace itemloom

@@ -39,30 +39,30 @@ struct Attention {
     return batch.query_every == 1 ? Vector<const int64_t>::none() : Vector<const int64_t>(query_rows.data(), outputs);
   }
   void forward() {
-    run(device, AttentionForward{.qkv = Matrix<const float>(qkv, rows, 3 * hidden),
-                                 .sequence_offsets = Vector<const int64_t>(offsets.data(), offsets.size()),
-                                 .query_rows = queries(),
-                                 .row_ids = Vector<const uint32_t>(row_ids.data(), rows),
-                                 .heads = batch.heads,
-                                 .causal = batch.causal,
-                                 .dropout = batch.dropout,
-                                 .key = {1, 2, 3},
-                                 .y = Matrix<float>(y, outputs, hidden),
-                                 .log_sum_exp = Matrix<float>(log_sum_exp, batch.heads, outputs)});
+    run(device, AttentionForward<float>{.qkv = Matrix<const float>(qkv, rows, 3 * hidden),
+                                        .sequence_offsets = Vector<const int64_t>(offsets.data(), offsets.size()),
+                                        .query_rows = queries(),
+                                        .row_ids = Vector<const uint32_t>(row_ids.data(), rows),
+                                        .heads = batch.heads,
+                                        .causal = batch.causal,
+                                        .dropout = batch.dropout,
+                                        .key = {1, 2, 3},
+                                        .y = Matrix<float>(y, outputs, hidden),
+                                        .log_sum_exp = Matrix<float>(log_sum_exp, batch.heads, outputs)});
   }
   void backward() {
-    run(device, AttentionBackward{.qkv = Matrix<const float>(qkv, rows, 3 * hidden),
-                                  .sequence_offsets = Vector<const int64_t>(offsets.data(), offsets.size()),
-                                  .query_rows = queries(),
-                                  .row_ids = Vector<const uint32_t>(row_ids.data(), rows),
-                                  .heads = batch.heads,
-                                  .causal = batch.causal,
-                                  .dropout = batch.dropout,
-                                  .key = {1, 2, 3},
-                                  .y = Matrix<const float>(y, outputs, hidden),
-                                  .log_sum_exp = Matrix<const float>(log_sum_exp, batch.heads, outputs),
-                                  .dy = Matrix<const float>(dy, outputs, hidden),
-                                  .dqkv = Matrix<float>(dqkv, rows, 3 * hidden)});
+    run(device, AttentionBackward<float>{.qkv = Matrix<const float>(qkv, rows, 3 * hidden),
+                                         .sequence_offsets = Vector<const int64_t>(offsets.data(), offsets.size()),
+                                         .query_rows = queries(),
+                                         .row_ids = Vector<const uint32_t>(row_ids.data(), rows),
+                                         .heads = batch.heads,
+                                         .causal = batch.causal,
+                                         .dropout = batch.dropout,
+                                         .key = {1, 2, 3},
+                                         .y = Matrix<const float>(y, outputs, hidden),
+                                         .log_sum_exp = Matrix<const float>(log_sum_exp, batch.heads, outputs),
+                                         .dy = Matrix<const float>(dy, outputs, hidden),
+                                         .dqkv = Matrix<float>(dqkv, rows, 3 * hidden)});
   }
 
   Batch batch;

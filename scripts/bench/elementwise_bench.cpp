@@ -50,69 +50,72 @@ void add(Suite& suite, const std::string& name, int64_t rows, int64_t columns, d
 }
 
 void layer_norm_forward(State& s) {
-  run(s.device, LayerNormForward{.x = s.matrix(0),
-                                 .gamma = s.row_vector(0),
-                                 .beta = s.row_vector(1),
-                                 .epsilon = 1e-5f,
-                                 .y = s.matrix(1),
-                                 .mean = s.column_vector(2),
-                                 .inverse_std = s.column_vector(3)});
+  run(s.device, LayerNormForward<float>{.x = s.matrix(0),
+                                        .gamma = s.row_vector(0),
+                                        .beta = s.row_vector(1),
+                                        .epsilon = 1e-5f,
+                                        .y = s.matrix(1),
+                                        .mean = s.column_vector(2),
+                                        .inverse_std = s.column_vector(3)});
 }
 void layer_norm_backward(State& s) {
-  run(s.device, LayerNormBackward{.dy = s.matrix(0),
-                                  .x = s.matrix(1),
-                                  .gamma = s.row_vector(0),
-                                  .mean = s.column_vector(2),
-                                  .inverse_std = s.column_vector(3),
-                                  .dx = s.matrix(2),
-                                  .dgamma = s.row_vector(4),
-                                  .dbeta = s.row_vector(5)});
+  run(s.device, LayerNormBackward<float>{.dy = s.matrix(0),
+                                         .x = s.matrix(1),
+                                         .gamma = s.row_vector(0),
+                                         .mean = s.column_vector(2),
+                                         .inverse_std = s.column_vector(3),
+                                         .dx = s.matrix(2),
+                                         .dgamma = s.row_vector(4),
+                                         .dbeta = s.row_vector(5)});
 }
 template <Activation kActivation>
 void activation_forward(State& s) {
-  run(s.device, ActivationForward{.activation = kActivation, .x = s.flat(0), .y = s.flat(1)});
+  run(s.device, ActivationForward<float>{.activation = kActivation, .x = s.flat(0), .y = s.flat(1)});
 }
 template <Activation kActivation>
 void activation_backward(State& s) {
-  run(s.device, ActivationBackward{.activation = kActivation, .dy = s.flat(0), .x = s.flat(1), .dx = s.flat(2)});
+  run(s.device, ActivationBackward<float>{.activation = kActivation, .dy = s.flat(0), .x = s.flat(1), .dx = s.flat(2)});
 }
 void dropout_add(State& s) {
-  run(s.device, DropoutForward{.x = s.matrix(0),
-                               .residual = s.matrix(1),
-                               .row_ids = s.ids(),
-                               .probability = 0.1f,
-                               .key = {1, 2, 3},
-                               .y = s.matrix(2)});
+  run(s.device, DropoutForward<float>{.x = s.matrix(0),
+                                      .residual = s.matrix(1),
+                                      .row_ids = s.ids(),
+                                      .probability = 0.1f,
+                                      .key = {1, 2, 3},
+                                      .y = s.matrix(2)});
 }
 void dropout_add_backward(State& s) {
-  run(s.device, DropoutBackward{.dy = s.matrix(0),
-                                .row_ids = s.ids(),
-                                .probability = 0.1f,
-                                .key = {1, 2, 3},
-                                .dx = s.matrix(1),
-                                .dresidual = s.matrix(2)});
+  run(s.device, DropoutBackward<float>{.dy = s.matrix(0),
+                                       .row_ids = s.ids(),
+                                       .probability = 0.1f,
+                                       .key = {1, 2, 3},
+                                       .dx = s.matrix(1),
+                                       .dresidual = s.matrix(2)});
 }
 void bias_gradient(State& s) {
-  run(s.device, ColumnSum{.x = s.matrix(0), .y = s.row_vector(0)});
+  run(s.device, ColumnSum<float>{.x = s.matrix(0), .y = s.row_vector(0)});
 }
 void sum_of_squares(State& s) {
   std::vector<double> partials(static_cast<size_t>(block_count(s.flat(0).size(), kSumOfSquaresBlock)));
   run(s.device, SumOfSquares{.x = s.flat(0), .partials = Vector<double>(partials.data(), partials.size())});
 }
+// Not decoupled, which gives a gradient in every run: moments that fade away would be denormal.
 void adam(State& s) {
+  StepDecision decision;
+  decision.gradient_scale = 1;
+  decision.inverse_correction1 = 10;
+  decision.inverse_correction2 = 1000;
   run(s.device, AdamStep{.value = s.flat(0),
                          .gradient = s.flat(1),
                          .first_moment = s.flat(2),
                          .second_moment = s.flat(3),
-                         .gradient_scale = 1,
+                         .decision = Vector<const StepDecision>(&decision, 1),
                          .learning_rate = 1e-3f,
                          .beta1 = 0.9f,
                          .beta2 = 0.999f,
                          .epsilon = 1e-8f,
                          .weight_decay = 0.01f,
-                         .decoupled = false,  // gives a gradient in every run: moments that fade away would be denormal
-                         .bias_correction1 = 0.1f,
-                         .bias_correction2 = 0.001f});
+                         .decoupled = false});
 }
 
 void list_benches(Suite& suite) {

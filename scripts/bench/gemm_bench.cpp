@@ -23,14 +23,14 @@ struct Product {
 
   void run() {
     const bool transpose_a = kind == Kind::kWeightGradient, transpose_b = kind == Kind::kForward;
-    itemloom::run(device,
-                  Gemm{.a = transpose_a ? Matrix<const float>(a, k, m) : Matrix<const float>(a, m, k),
-                       .transpose_a = transpose_a,
-                       .b = transpose_b ? Matrix<const float>(b, n, k) : Matrix<const float>(b, k, n),
-                       .transpose_b = transpose_b,
-                       .bias = kind == Kind::kForward ? Vector<const float>(bias, n) : Vector<const float>::none(),
-                       .c = Matrix<float>(c, m, n),
-                       .accumulate = kind != Kind::kForward});
+    itemloom::run(
+        device, Gemm<float>{.a = transpose_a ? Matrix<const float>(a, k, m) : Matrix<const float>(a, m, k),
+                            .transpose_a = transpose_a,
+                            .b = transpose_b ? Matrix<const float>(b, n, k) : Matrix<const float>(b, k, n),
+                            .transpose_b = transpose_b,
+                            .bias = kind == Kind::kForward ? Vector<const float>(bias, n) : Vector<const float>::none(),
+                            .c = Matrix<float>(c, m, n),
+                            .accumulate = kind != Kind::kForward});
   }
 
   Kind kind;

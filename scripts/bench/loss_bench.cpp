@@ -28,7 +28,7 @@ struct Loss {
 
   void run(bool with_gradients) {
     const auto none = Matrix<float>::none();
-    itemloom::run(device, MaskedItemLoss{
+    itemloom::run(device, MaskedItemLoss<float>{
                               .hidden = Matrix<const float>(hidden, rows, columns),
                               .table = Matrix<const float>(table, items, columns),
                               .bias = Vector<const float>(bias, items),
@@ -65,20 +65,20 @@ struct Lookup {
   }
 
   void forward() {
-    run(device, EmbeddingBagForward{.table = Matrix<const float>(table, rows, columns),
-                                    .ids = Vector<const int32_t>(ids, count),
-                                    .bag_offsets = Vector<const int64_t>::none(),
-                                    .weights = Vector<const float>::none(),
-                                    .mode = BagMode::kSum,
-                                    .y = Matrix<float>(y, count, columns)});
+    run(device, EmbeddingBagForward<float>{.table = Matrix<const float>(table, rows, columns),
+                                           .ids = Vector<const int32_t>(ids, count),
+                                           .bag_offsets = Vector<const int64_t>::none(),
+                                           .weights = Vector<const float>::none(),
+                                           .mode = BagMode::kSum,
+                                           .y = Matrix<float>(y, count, columns)});
   }
   void backward() {
-    run(device, EmbeddingBagBackward{.dy = Matrix<const float>(y, count, columns),
-                                     .ids = Vector<const int32_t>(ids, count),
-                                     .bag_offsets = Vector<const int64_t>::none(),
-                                     .weights = Vector<const float>::none(),
-                                     .mode = BagMode::kSum,
-                                     .dtable = Matrix<float>(dtable, rows, columns)});
+    run(device, EmbeddingBagBackward<float>{.dy = Matrix<const float>(y, count, columns),
+                                            .ids = Vector<const int32_t>(ids, count),
+                                            .bag_offsets = Vector<const int64_t>::none(),
+                                            .weights = Vector<const float>::none(),
+                                            .mode = BagMode::kSum,
+                                            .dtable = Matrix<float>(dtable, rows, columns)});
   }
 
   Device device;

@@ -94,7 +94,10 @@ void add(Suite& suite, const std::string& name, const std::vector<int64_t>& leng
              .flops = 144 * d * d * rows + 24 * d * squares + 6 * static_cast<double>(items) * d * 0.2 * rows,
              .prepare = [=] {
                auto state = std::make_shared<StepState>(lengths, items, max_length, width);
-               return [state] { state->step->run(*state->batch, state->count++); };
+               return [state] {
+                 state->step->run(*state->batch, state->count++);
+                 state->step->result(TrainingStep::Until::kAllIsDone);
+               };
              }});
 }
 

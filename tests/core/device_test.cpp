@@ -65,6 +65,46 @@ TEST_CASE("memory of a device is zeroed when taken, copied both ways and zeroed 
   });
 }
 
+TEST_CASE("what the host has sent may be changed at once, however much it is", "[device]") {
+  test::on_every_device([](Device& device) {
+    // More than any memory that it may pass through, in pieces that fit nowhere.
+    constexpr int64_t kCount = 1000003;
+    constexpr int32_t kPieces = 5;
+    DeviceBlock block = device.allocate(kPieces * kCount * 4);
+    const Vector<int32_t> all = block.as<int32_t>(kPieces * kCount);
+    std::vector<int32_t> sent(kCount);
+    for (int32_t piece = 0; piece < kPieces; ++piece) {
+      std::iota(sent.begin(), sent.end(), piece << 24);
+      device.copy_from_host(sent.data(), all.data() + piece * kCount, kCount);
+    }
+    std::fill(sent.begin(), sent.end(), -1);
+    std::vector<int32_t> got(kCount), expected(kCount);
+    for (int32_t piece = 0; piece < kPieces; ++piece) {
+      std::iota(expected.begin(), expected.end(), piece << 24);
+      device.copy_to_host(all.data() + piece * kCount, got.data(), kCount);
+      REQUIRE(got == expected);
+    }
+  });
+}
+
+TEST_CASE("what is copied to pinned memory is there at a mark behind it", "[device]") {
+  test::on_every_device([](Device& device) {
+    DeviceBlock block = device.allocate(8);
+    PinnedBlock pinned(device.kind(), 8);
+    DeviceMark begin(device), end(device);
+    for (const int32_t value : {1, 2, 3}) {
+      begin.set();
+      device.copy_from_host(&value, block.as<int32_t>(2).data() + 1, 1);
+      device.copy_to_pinned(block.as<int32_t>(2).data(), pinned.as<int32_t>(), 2);
+      end.set();
+      end.wait();
+      REQUIRE(pinned.as<int32_t>()[0] == 0);
+      REQUIRE(pinned.as<int32_t>()[1] == value);
+      REQUIRE(end.seconds_since(begin) >= 0);
+    }
+  });
+}
+
 TEST_CASE("blocks of a device move, and what they held is given back once", "[device]") {
   test::on_every_device([](Device& device) {
     DeviceBlock block = device.allocate(64);

@@ -1,7 +1,11 @@
 // The program on a GPU, or on the emulation that stands for one.
 #ifdef ITEMLOOM_CUDA
 
+#include <unistd.h>
+
 #include <cmath>
+#include <csignal>
+#include <filesystem>
 
 #include "tests/e2e/job.h"
 #include "tests/e2e/runs.h"
@@ -62,6 +66,63 @@ TEST_CASE("ranks with a GPU each train as one does", "[e2e][mpi][device]") {
   job.require_same_course("two", "one");
   train(job, "sharded", "cuda", 2, test::settings({"optimizer.sharded=true"}), 2);
   job.require_same_course("sharded", "one");
+}
+
+TEST_CASE("a run in bf16 goes on to the bit, in ranks too, and evaluates on either device", "[e2e][device]") {
+  const Job job;
+  const Words bf16 = test::settings({"training.precision=bf16"});
+  train(job, "fp32", "cuda", 2);
+  const std::string whole = train(job, "whole", "cuda", 2, bf16);
+  train(job, "halves", "cuda", 1, bf16);
+  REQUIRE(train(job, "halves", "cuda", 2, bf16 + kResume) == whole);
+  const auto loss = [&](const std::string& run) { return job.metrics(run).back().at("loss").get<double>(); };
+  REQUIRE(loss("whole") == Approx(loss("fp32")).epsilon(0.01));
+  REQUIRE(loss("whole") != loss("fp32"));
+  if (test::has_mpirun()) {
+    train(job, "sharded", "cuda", 2, bf16 + test::settings({"optimizer.sharded=true"}), 2);
+    REQUIRE(loss("sharded") == Approx(loss("whole")).epsilon(0.01));
+  }
+  const auto evaluated = [&](const std::string& device) {
+    return test::json_answer({"evaluate", "--run", job.path("whole"), "--device", device, "--json"});
+  };
+  const auto cpu = evaluated("cpu"), gpu = evaluated("cuda");
+  for (const auto& [name, value] : cpu.at("metrics").items()) {
+    INFO(name);
+    REQUIRE(gpu.at("metrics").at(name).get<double>() == Approx(value.get<double>()).margin(0.05));
+  }
+}
+
+TEST_CASE("a rank with a GPU that is killed in the middle of steps ends the other one", "[e2e][mpi][device]") {
+  if (!test::has_mpirun()) return;
+  const Job job;
+  const Words more = test::settings({"device=cuda", "training.threads=1", "training.epochs=100000"});
+  test::Process process(test::in_ranks(2, job.train("run", more)), "", test::kRankEnvironment + kFast);
+  while (process.running() && !std::filesystem::exists(job.path("run/checkpoint-last.h5"))) usleep(2000);
+  const std::vector<pid_t> ranks = process.children(ITEMLOOM_BINARY);
+  REQUIRE(ranks.size() == 2);
+  kill(ranks[1], SIGKILL);
+  const test::ProcessResult result = process.wait();
+  INFO(result.error);
+  REQUIRE(result.exit_code != 0);
+  REQUIRE(result.error.find("was skipped") == std::string::npos);
+  const bool by_watch = result.error.find("rank 1 on ") != std::string::npos;
+  REQUIRE((by_watch || result.error.find("NCCL failed while exchanging gradients") != std::string::npos));
+}
+
+TEST_CASE("steps without a finite gradient end a run on a GPU, which says up to which step", "[e2e][device]") {
+  const Job job;
+  const Words more = test::settings({"device=cuda", "training.threads=1", "optimizer.learning_rate=1e30",
+                                     "optimizer.clip_norm=0", "training.max_skipped_steps=2", "training.batch_size=8"});
+  const test::ProcessResult gpu = test::Process(job.train("gpu", more), "", kFast).wait();
+  const test::ProcessResult cpu = test::Process(job.train("cpu", more + test::settings({"device=cpu"})), "").wait();
+  INFO(gpu.error);
+  REQUIRE(gpu.exit_code == 1);
+  const auto reason = [](const std::string& text) {
+    const size_t begin = text.find("the loss or its gradient was not finite 3 steps in a row, up to step ");
+    REQUIRE(begin != std::string::npos);
+    return text.substr(begin, text.find(';', begin) - begin);
+  };
+  REQUIRE(reason(gpu.error) == reason(cpu.error));
 }
 
 TEST_CASE("evaluation on a GPU is that on the CPU", "[e2e][device]") {

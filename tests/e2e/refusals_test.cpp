@@ -557,6 +557,18 @@ TEST_CASE("a loss that is not finite ends the run with a clear message", "[e2e][
   REQUIRE(!fs::exists(folder.path("runs/a/checkpoint-last.h5")));
 }
 
+TEST_CASE("device cpu with a precision of GPUs is refused before anything is written", "[e2e][refusals]") {
+  const TemporaryFolder folder;
+  write_table_config(folder);
+  test::write_text(folder.path("rows"), table([](int64_t) { return ""; }));
+  for (const std::string precision : {"bf16", "tf32"}) {
+    require_refused(folder, kTrain + Words{"--set", "training.precision=" + precision},
+                    {"training.precision is " + precision, "device cpu computes in fp32 only"});
+  }
+  require_refused(folder, kTrain + Words{"--set", "training.precision=fp16"},
+                  {"training.precision is \"fp16\"", "\"fp32\", \"tf32\" or \"bf16\""});
+}
+
 #ifndef ITEMLOOM_CUDA
 TEST_CASE("device cuda is refused by a program without CUDA before anything is written", "[e2e][refusals]") {
   const TemporaryFolder folder;

@@ -50,9 +50,9 @@ struct Case {
     test::fill_random(dx, 3);
   }
   void run_both(Device& device, Activation activation) {
-    test::run_from_host(device, ActivationForward{.activation = activation, .x = x.vector(), .y = y.vector()});
-    test::run_from_host(
-        device, ActivationBackward{.activation = activation, .dy = dy.vector(), .x = x.vector(), .dx = dx.vector()});
+    test::run_from_host(device, ActivationForward<float>{.activation = activation, .x = x.vector(), .y = y.vector()});
+    test::run_from_host(device, ActivationBackward<float>{
+                                    .activation = activation, .dy = dy.vector(), .x = x.vector(), .dx = dx.vector()});
     for (const Guarded<float>* buffer : {&x, &dy, &y, &dx}) REQUIRE(buffer->intact());
   }
 };

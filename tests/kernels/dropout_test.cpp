@@ -30,22 +30,22 @@ struct Case {
     return given ? residual.matrix(rows, columns) : Matrix<const float>::none();
   }
   void forward(float probability, bool with_residual, Guarded<float>& to) {
-    test::run_from_host(device, DropoutForward{.x = x.matrix(rows, columns),
-                                               .residual = residual_view(with_residual),
-                                               .row_ids = row_ids.vector(),
-                                               .probability = probability,
-                                               .key = kKey,
-                                               .y = to.matrix(rows, columns)});
+    test::run_from_host(device, DropoutForward<float>{.x = x.matrix(rows, columns),
+                                                      .residual = residual_view(with_residual),
+                                                      .row_ids = row_ids.vector(),
+                                                      .probability = probability,
+                                                      .key = kKey,
+                                                      .y = to.matrix(rows, columns)});
     require_intact();
   }
   void backward(float probability, bool with_residual) {
-    test::run_from_host(
-        device, DropoutBackward{.dy = dy.matrix(rows, columns),
-                                .row_ids = row_ids.vector(),
-                                .probability = probability,
-                                .key = kKey,
-                                .dx = dx.matrix(rows, columns),
-                                .dresidual = with_residual ? dresidual.matrix(rows, columns) : Matrix<float>::none()});
+    test::run_from_host(device, DropoutBackward<float>{.dy = dy.matrix(rows, columns),
+                                                       .row_ids = row_ids.vector(),
+                                                       .probability = probability,
+                                                       .key = kKey,
+                                                       .dx = dx.matrix(rows, columns),
+                                                       .dresidual = with_residual ? dresidual.matrix(rows, columns)
+                                                                                  : Matrix<float>::none()});
     require_intact();
   }
   void require_intact() {

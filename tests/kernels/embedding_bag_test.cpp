@@ -61,18 +61,18 @@ class Problem {
         case_.with_offsets ? Vector<const int64_t>(offsets_.vector()) : Vector<const int64_t>::none();
     const Vector<const float> weights =
         case_.with_weights ? Vector<const float>(weights_.vector()) : Vector<const float>::none();
-    test::run_from_host(device, EmbeddingBagForward{.table = table,
-                                                    .ids = ids_.vector(),
-                                                    .bag_offsets = offsets,
-                                                    .weights = weights,
-                                                    .mode = case_.mode,
-                                                    .y = y_.matrix(case_.bags, case_.columns)});
-    test::run_from_host(device, EmbeddingBagBackward{.dy = dy_.matrix(case_.bags, case_.columns),
-                                                     .ids = ids_.vector(),
-                                                     .bag_offsets = offsets,
-                                                     .weights = weights,
-                                                     .mode = case_.mode,
-                                                     .dtable = dtable_.matrix(case_.rows, case_.columns)});
+    test::run_from_host(device, EmbeddingBagForward<float>{.table = table,
+                                                           .ids = ids_.vector(),
+                                                           .bag_offsets = offsets,
+                                                           .weights = weights,
+                                                           .mode = case_.mode,
+                                                           .y = y_.matrix(case_.bags, case_.columns)});
+    test::run_from_host(device, EmbeddingBagBackward<float>{.dy = dy_.matrix(case_.bags, case_.columns),
+                                                            .ids = ids_.vector(),
+                                                            .bag_offsets = offsets,
+                                                            .weights = weights,
+                                                            .mode = case_.mode,
+                                                            .dtable = dtable_.matrix(case_.rows, case_.columns)});
   }
 
   std::vector<double> expected_y() {
@@ -223,12 +223,12 @@ TEST_CASE("what an id receives does not depend on the other ids of the batch", "
           dy[i * kColumns + c] = test::random_float(i < kRuns ? 5 : 6, i * kColumns + c);
         }
       }
-      test::run_from_host(device, EmbeddingBagBackward{.dy = dy.matrix(total, kColumns),
-                                                       .ids = ids.vector(),
-                                                       .bag_offsets = Vector<const int64_t>::none(),
-                                                       .weights = Vector<const float>::none(),
-                                                       .mode = BagMode::kSum,
-                                                       .dtable = dtable.matrix(2, kColumns)});
+      test::run_from_host(device, EmbeddingBagBackward<float>{.dy = dy.matrix(total, kColumns),
+                                                              .ids = ids.vector(),
+                                                              .bag_offsets = Vector<const int64_t>::none(),
+                                                              .weights = Vector<const float>::none(),
+                                                              .mode = BagMode::kSum,
+                                                              .dtable = dtable.matrix(2, kColumns)});
       const std::vector<float> row(dtable.begin() + kColumns, dtable.end());
       if (first.empty()) first = row;
       REQUIRE(test::same_bits(first, row));

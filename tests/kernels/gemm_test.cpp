@@ -32,15 +32,15 @@ struct Problem {
     fill_random(c, 4);
   }
 
-  Gemm arguments() {
+  Gemm<float> arguments() {
     const auto [m, n, k] = shape;
-    return Gemm{.a = transpose_a ? a.matrix(k, m) : a.matrix(m, k),
-                .transpose_a = transpose_a,
-                .b = transpose_b ? b.matrix(n, k) : b.matrix(k, n),
-                .transpose_b = transpose_b,
-                .bias = with_bias ? Vector<const float>(bias.vector()) : Vector<const float>::none(),
-                .c = c.matrix(m, n),
-                .accumulate = accumulate};
+    return Gemm<float>{.a = transpose_a ? a.matrix(k, m) : a.matrix(m, k),
+                       .transpose_a = transpose_a,
+                       .b = transpose_b ? b.matrix(n, k) : b.matrix(k, n),
+                       .transpose_b = transpose_b,
+                       .bias = with_bias ? Vector<const float>(bias.vector()) : Vector<const float>::none(),
+                       .c = c.matrix(m, n),
+                       .accumulate = accumulate};
   }
 
   // Naively, in the order of k; Number is double for the reference, float for the error a plain loop would make.
@@ -180,7 +180,7 @@ TEST_CASE("a row of a gemm has the same bits whatever other rows are in the call
       for (int64_t rows : {1, 6, 14, 29, 87}) {
         CAPTURE(first, rows, transpose_b);
         fill_random(part.c, 4);
-        Gemm arguments = part.arguments();
+        Gemm<float> arguments = part.arguments();
         arguments.a = arguments.a.slice(first, rows);
         arguments.c = arguments.c.slice(first, rows);
         run(device, arguments);

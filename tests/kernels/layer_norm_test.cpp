@@ -58,21 +58,21 @@ struct Case {
     for (Guarded<float>* sum : {&dx, &dgamma, &dbeta}) std::fill(sum->begin(), sum->end(), start);
   }
   void run_both(Device& device, float epsilon) {
-    test::run_from_host(device, LayerNormForward{.x = x.matrix(rows, columns),
-                                                 .gamma = gamma.vector(),
-                                                 .beta = beta.vector(),
-                                                 .epsilon = epsilon,
-                                                 .y = y.matrix(rows, columns),
-                                                 .mean = mean.vector(),
-                                                 .inverse_std = inverse_std.vector()});
-    test::run_from_host(device, LayerNormBackward{.dy = dy.matrix(rows, columns),
-                                                  .x = x.matrix(rows, columns),
-                                                  .gamma = gamma.vector(),
-                                                  .mean = mean.vector(),
-                                                  .inverse_std = inverse_std.vector(),
-                                                  .dx = dx.matrix(rows, columns),
-                                                  .dgamma = dgamma.vector(),
-                                                  .dbeta = dbeta.vector()});
+    test::run_from_host(device, LayerNormForward<float>{.x = x.matrix(rows, columns),
+                                                        .gamma = gamma.vector(),
+                                                        .beta = beta.vector(),
+                                                        .epsilon = epsilon,
+                                                        .y = y.matrix(rows, columns),
+                                                        .mean = mean.vector(),
+                                                        .inverse_std = inverse_std.vector()});
+    test::run_from_host(device, LayerNormBackward<float>{.dy = dy.matrix(rows, columns),
+                                                         .x = x.matrix(rows, columns),
+                                                         .gamma = gamma.vector(),
+                                                         .mean = mean.vector(),
+                                                         .inverse_std = inverse_std.vector(),
+                                                         .dx = dx.matrix(rows, columns),
+                                                         .dgamma = dgamma.vector(),
+                                                         .dbeta = dbeta.vector()});
     for (const Guarded<float>* buffer : {&x, &gamma, &beta, &dy, &y, &mean, &inverse_std, &dx, &dgamma, &dbeta}) {
       REQUIRE(buffer->intact());
     }

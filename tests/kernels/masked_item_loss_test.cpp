@@ -57,7 +57,7 @@ class Problem {
   void run_loss(Device& device) {
     const bool gradients = case_.gradients;
     test::run_from_host(device,
-                        MaskedItemLoss{
+                        MaskedItemLoss<float>{
                             .hidden = hidden_.matrix(case_.rows, case_.columns),
                             .table = table_.matrix(case_.items, case_.columns),
                             .bias = case_.with_bias ? Vector<const float>(bias_.vector()) : Vector<const float>::none(),

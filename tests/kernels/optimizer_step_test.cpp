@@ -1,5 +1,8 @@
 #include "kernels/optimizer_step.h"
 
+#include <cmath>
+
+#include "core/communicator.h"
 #include "tests/support/devices.h"
 #include "tests/support/kernels.h"
 
@@ -29,9 +32,15 @@ struct Parameter {
   T value, gradient, first, second;
 };
 
+// A decision as a kernel reads it.
+struct Decided {
+  StepDecision decision{};
+  Vector<const StepDecision> vector() const { return {&decision, 1}; }
+};
+
 // Steps `buffers` by `step` and each element by `naive`, in double and in float, and compares all three.
 template <class Step, class Naive>
-void compare(Device& device, int64_t count, Step step, Naive naive) {
+void compare(Device& device, int64_t count, const Decided& decision, Step step, Naive naive) {
   CAPTURE(count, cpu_kernels(), device.kind());
   const bool odd = count % 2 == 1;
   Buffers buffers(count, odd);
@@ -49,7 +58,7 @@ void compare(Device& device, int64_t count, Step step, Naive naive) {
     element(0.0, expected);
     element(0.0f, plain);
   }
-  step(device, buffers);
+  step(device, buffers, decision);
   buffers.require_stepped();
   Guarded<float>* actual[] = {&buffers.value, &buffers.first, &buffers.second};
   for (int part = 0; part < 3; ++part) {
@@ -59,7 +68,7 @@ void compare(Device& device, int64_t count, Step step, Naive naive) {
   for (int threads : test::thread_counts(device)) {
     test::Threads scope(threads);
     Buffers again(count, odd);
-    step(device, again);
+    step(device, again, decision);
     REQUIRE(test::same_bits(again.value.copy(), buffers.value.copy()));
     REQUIRE(test::same_bits(again.first.copy(), buffers.first.copy()));
     REQUIRE(test::same_bits(again.second.copy(), buffers.second.copy()));
@@ -69,7 +78,98 @@ void compare(Device& device, int64_t count, Step step, Naive naive) {
 constexpr int64_t kCounts[] = {0, 1, 3, 15, 16, 17, 31, 32, 33, 65, 40001, 40002};
 constexpr float kScale = 0.01f, kRate = 0.02f, kEpsilon = 1e-8f, kDecay = 0.1f;
 
+const Decided kTaken{{.gradient_scale = kScale}};
+// Nothing of it may be used.
+const Decided kSkipped{{.loss_sum = NAN,
+                        .gradient_norm = NAN,
+                        .gradient_scale = NAN,
+                        .inverse_correction1 = NAN,
+                        .inverse_correction2 = NAN,
+                        .skipped = true}};
+
+// That a step which is skipped keeps every bit and zeroes a gradient of any kind.
+template <class Step>
+void require_skipped(Device& device, Step step) {
+  for (const int64_t count : {1, 33, 40001}) {
+    CAPTURE(count, cpu_kernels(), device.kind());
+    Buffers buffers(count, true), before(count, true);
+    buffers.gradient[count / 2] = NAN;
+    step(device, buffers, kSkipped);
+    buffers.require_stepped();
+    REQUIRE(test::same_bits(buffers.value.copy(), before.value.copy()));
+    REQUIRE(test::same_bits(buffers.first.copy(), before.first.copy()));
+    REQUIRE(test::same_bits(buffers.second.copy(), before.second.copy()));
+  }
+}
+
 }  // namespace
+
+TEST_CASE("a decision follows its formulas, with the bits of the ranks' tree, and counts the steps that are taken",
+          "[optimizer_step][device]") {
+  test::on_every_device([](Device& device) {
+    for (const int64_t count : {1, 2, 3, 7, 31, 300}) {
+      CAPTURE(count, device.kind());
+      Guarded<double> losses(count), squares(3 * count);
+      for (int64_t i = 0; i < count; ++i) losses[i] = test::random_float(1, i, 0, 100);
+      for (int64_t i = 0; i < 3 * count; ++i) squares[i] = test::random_float(2, i, 0, 10);
+      std::vector<const double*> sources;
+      for (const double& loss : losses) sources.push_back(&loss);
+      double loss_sum = 0, square_sum = 0;
+      tree_sum(sources.data(), static_cast<int>(count), 1, &loss_sum);
+      for (const double square : squares) square_sum += square;
+      StepDecision decision{.steps = count - 1};
+      const double norm = std::sqrt(square_sum) / 7, clip = count % 2 == 0 ? 0.5 * norm : 2 * norm;
+      test::run_from_host(device, DecideStep{.losses = losses.vector(),
+                                             .square_sums = squares.vector(),
+                                             .mean = 1.0 / 7,
+                                             .clip_norm = clip,
+                                             .beta1 = 0.9,
+                                             .beta2 = 0.999,
+                                             .decision = Vector<StepDecision>(&decision, 1)});
+      REQUIRE(losses.intact());
+      REQUIRE(decision.loss_sum == loss_sum);
+      REQUIRE(decision.gradient_norm == Approx(norm).epsilon(1e-13));
+      REQUIRE_FALSE(decision.skipped);
+      REQUIRE(decision.steps == count);
+      REQUIRE(decision.gradient_scale == Approx(count % 2 == 0 ? 0.5 / 7 : 1.0 / 7).epsilon(1e-7));
+      const double steps = static_cast<double>(count);
+      REQUIRE(decision.inverse_correction1 == Approx(1 / (1 - std::pow(0.9, steps))).epsilon(2e-7));
+      REQUIRE(decision.inverse_correction2 == Approx(1 / (1 - std::pow(0.999, steps))).epsilon(2e-7));
+    }
+  });
+}
+
+TEST_CASE("a loss or a gradient that is not finite skips a step, which is not counted", "[optimizer_step][device]") {
+  test::on_every_device([](Device& device) {
+    for (const double wrong : {double{NAN}, double{INFINITY}, -double{INFINITY}}) {
+      for (const bool in_loss : {false, true}) {
+        CAPTURE(wrong, in_loss, device.kind());
+        std::vector<double> losses(3, 1.0), squares(700, 1.0);
+        (in_loss ? losses[1] : squares[699]) = wrong;
+        StepDecision decision{.steps = 41};
+        test::run_from_host(device, DecideStep{.losses = Vector<double>(losses.data(), 3),
+                                               .square_sums = Vector<const double>(squares.data(), 700),
+                                               .mean = 1,
+                                               .clip_norm = 5,
+                                               .beta1 = 0.9,
+                                               .beta2 = 0.999,
+                                               .decision = Vector<StepDecision>(&decision, 1)});
+        REQUIRE(decision.skipped);
+        REQUIRE(decision.steps == 41);
+        REQUIRE(std::isfinite(decision.loss_sum) != in_loss);
+      }
+    }
+  });
+}
+
+TEST_CASE("losses add up", "[optimizer_step][device]") {
+  test::on_every_device([](Device& device) {
+    double sum = 1.5;
+    const double loss = 0.25;
+    test::run_from_host(device, AddLoss{.loss = Vector<const double>(&loss, 1), .sum = Vector<double>(&sum, 1)});
+    REQUIRE(sum == 1.75);
+  });
+}
 
 TEST_CASE("an Adam step follows its formula and zeroes the gradient", "[optimizer_step][device]") {
   test::on_every_device([](Device& device) {
@@ -85,22 +185,23 @@ TEST_CASE("an Adam step follows its formula and zeroes the gradient", "[optimize
         if (decoupled) step += T(kDecay) * p.value;
         p.value -= T(kRate) * step;
       };
-      const auto step = [=](Device& device, Buffers& buffers) {
+      const auto step = [=](Device& device, Buffers& buffers, const Decided& decision) {
         test::run_from_host(device, AdamStep{.value = buffers.value.vector(),
                                              .gradient = buffers.gradient.vector(),
                                              .first_moment = buffers.first.vector(),
                                              .second_moment = buffers.second.vector(),
-                                             .gradient_scale = kScale,
+                                             .decision = decision.vector(),
                                              .learning_rate = kRate,
                                              .beta1 = beta1,
                                              .beta2 = beta2,
                                              .epsilon = kEpsilon,
                                              .weight_decay = kDecay,
-                                             .decoupled = decoupled,
-                                             .bias_correction1 = correction1,
-                                             .bias_correction2 = correction2});
+                                             .decoupled = decoupled});
       };
-      for (int64_t count : kCounts) compare(device, count, step, naive);
+      const Decided taken{
+          {.gradient_scale = kScale, .inverse_correction1 = 1 / correction1, .inverse_correction2 = 1 / correction2}};
+      for (int64_t count : kCounts) compare(device, count, taken, step, naive);
+      require_skipped(device, step);
     }
   });
 }
@@ -112,19 +213,18 @@ TEST_CASE("Adam leaves a parameter without gradient and moments alone", "[optimi
       std::fill(zero->begin(), zero->end(), 0.0f);
     }
     const std::vector<float> before = buffers.value.copy();
+    const Decided decision{{.gradient_scale = 1, .inverse_correction1 = 10, .inverse_correction2 = 1000}};
     test::run_from_host(device, AdamStep{.value = buffers.value.vector(),
                                          .gradient = buffers.gradient.vector(),
                                          .first_moment = buffers.first.vector(),
                                          .second_moment = buffers.second.vector(),
-                                         .gradient_scale = 1,
+                                         .decision = decision.vector(),
                                          .learning_rate = 1,
                                          .beta1 = 0.9f,
                                          .beta2 = 0.999f,
                                          .epsilon = kEpsilon,
                                          .weight_decay = 0,
-                                         .decoupled = true,
-                                         .bias_correction1 = 0.1f,
-                                         .bias_correction2 = 0.001f});
+                                         .decoupled = true});
     REQUIRE(test::same_bits(before, buffers.value.copy()));
   });
 }
@@ -137,16 +237,17 @@ TEST_CASE("an SGD step follows its formula and zeroes the gradient", "[optimizer
       p.first = T(momentum) * p.first + (T(kScale) * p.gradient + T(kDecay) * p.value);
       p.value -= T(kRate) * p.first;
     };
-    const auto step = [=](Device& device, Buffers& buffers) {
+    const auto step = [=](Device& device, Buffers& buffers, const Decided& decision) {
       test::run_from_host(device, SgdStep{.value = buffers.value.vector(),
                                           .gradient = buffers.gradient.vector(),
                                           .velocity = buffers.first.vector(),
-                                          .gradient_scale = kScale,
+                                          .decision = decision.vector(),
                                           .learning_rate = kRate,
                                           .momentum = momentum,
                                           .weight_decay = kDecay});
     };
-    for (int64_t count : kCounts) compare(device, count, step, naive);
+    for (int64_t count : kCounts) compare(device, count, kTaken, step, naive);
+    require_skipped(device, step);
   });
 }
 
@@ -160,19 +261,20 @@ TEST_CASE("an RMSprop step follows its formula and zeroes the gradient", "[optim
       p.first = T(momentum) * p.first + g / (std::sqrt(p.second) + T(kEpsilon));
       p.value -= T(kRate) * p.first;
     };
-    const auto step = [=](Device& device, Buffers& buffers) {
+    const auto step = [=](Device& device, Buffers& buffers, const Decided& decision) {
       test::run_from_host(device, RmspropStep{.value = buffers.value.vector(),
                                               .gradient = buffers.gradient.vector(),
                                               .square = buffers.second.vector(),
                                               .velocity = buffers.first.vector(),
-                                              .gradient_scale = kScale,
+                                              .decision = decision.vector(),
                                               .learning_rate = kRate,
                                               .decay = decay,
                                               .momentum = momentum,
                                               .epsilon = kEpsilon,
                                               .weight_decay = kDecay});
     };
-    for (int64_t count : kCounts) compare(device, count, step, naive);
+    for (int64_t count : kCounts) compare(device, count, kTaken, step, naive);
+    require_skipped(device, step);
   });
 }
 

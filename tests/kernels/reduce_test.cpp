@@ -81,7 +81,7 @@ TEST_CASE("column sums are added and as exact as plain float code", "[reduce][de
         for (int threads : test::thread_counts(device)) {
           test::Threads scope(threads);
           std::copy(start.begin(), start.end(), y.begin());
-          test::run_from_host(device, ColumnSum{.x = x.matrix(rows, columns), .y = y.vector()});
+          test::run_from_host(device, ColumnSum<float>{.x = x.matrix(rows, columns), .y = y.vector()});
           REQUIRE(y.intact());
           REQUIRE(test::worst_error(y.copy(), expected) <= 2 * test::worst_error(plain, expected) + 1.2e-7);
           if (first.empty()) first = y.copy();

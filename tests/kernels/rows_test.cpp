@@ -28,8 +28,8 @@ TEST_CASE("gather and scatter move exactly the rows named", "[rows][device]") {
           std::copy(order.begin(), order.begin() + picked, indices.begin());
 
           test::run_from_host(
-              device,
-              GatherRows{.x = x.matrix(rows, columns), .indices = indices.vector(), .y = y.matrix(picked, columns)});
+              device, GatherRows<float>{
+                          .x = x.matrix(rows, columns), .indices = indices.vector(), .y = y.matrix(picked, columns)});
           std::vector<float> expected = dx.copy();
           for (int64_t i = 0; i < picked; ++i) {
             for (int64_t c = 0; c < columns; ++c) {
@@ -37,9 +37,9 @@ TEST_CASE("gather and scatter move exactly the rows named", "[rows][device]") {
               expected[indices[i] * columns + c] += y[i * columns + c];
             }
           }
-          test::run_from_host(device, ScatterAddRows{.dy = y.matrix(picked, columns),
-                                                     .indices = indices.vector(),
-                                                     .dx = dx.matrix(rows, columns)});
+          test::run_from_host(device, ScatterAddRows<float>{.dy = y.matrix(picked, columns),
+                                                            .indices = indices.vector(),
+                                                            .dx = dx.matrix(rows, columns)});
           REQUIRE(test::same_bits(expected, dx.copy()));
           for (const Guarded<float>* buffer : {&x, &y, &dx}) REQUIRE(buffer->intact());
         }
@@ -55,7 +55,8 @@ TEST_CASE("a row may be gathered more than once", "[rows][device]") {
     test::fill_random(x, 1);
     const int64_t wanted[] = {2, 0, 2, 2};
     std::copy(wanted, wanted + 4, indices.begin());
-    test::run_from_host(device, GatherRows{.x = x.matrix(3, 5), .indices = indices.vector(), .y = y.matrix(4, 5)});
+    test::run_from_host(device,
+                        GatherRows<float>{.x = x.matrix(3, 5), .indices = indices.vector(), .y = y.matrix(4, 5)});
     for (int64_t i = 0; i < 20; ++i) REQUIRE(y[i] == x[wanted[i / 5] * 5 + i % 5]);
   });
 }

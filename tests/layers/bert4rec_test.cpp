@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/hdf5.h"
+#include "kernels/elementwise.h"
 #include "kernels/gemm.h"
 #include "optim/optimizer.h"
 #include "tests/support/catch.h"
@@ -74,13 +75,13 @@ TEST_CASE("logits, loss and every gradient agree with PyTorch", "[bert4rec][devi
         Tape tape(device, arena, Mode::kInference);
         const Tensor hidden = model.encode(tape, data.on_device(tape));
         const Tensor logits = tape.matrix(7, 13);
-        run(device, Gemm{.a = hidden.matrix(),
-                         .transpose_a = false,
-                         .b = model.output_table(),
-                         .transpose_b = true,
-                         .bias = model.output_bias(),
-                         .c = logits.matrix(),
-                         .accumulate = false});
+        run(device, Gemm<float>{.a = hidden.matrix(),
+                                .transpose_a = false,
+                                .b = model.output_table(),
+                                .transpose_b = true,
+                                .bias = model.output_bias(),
+                                .c = logits.matrix(),
+                                .accumulate = false});
         REQUIRE(test::worst_error(test::on_host(device, logits.flat()), golden.read<double>("/" + name + "/logits")) <
                 2e-6);
       }
@@ -99,6 +100,70 @@ TEST_CASE("logits, loss and every gradient agree with PyTorch", "[bert4rec][devi
   });
 }
 
+#ifdef ITEMLOOM_CUDA
+namespace {
+
+struct GoldenStep {
+  double loss;
+  std::vector<float> gradients;
+  std::vector<ParameterInfo> infos;
+};
+
+// A step from the golden file's parameters, or from what those round to in bf16.
+GoldenStep golden_step(const Hdf5Reader& golden, const std::string& name, Precision precision, bool rounded_values) {
+  const GoldenBatch data;
+  Device device(DeviceKind::kCuda, 0, precision);
+  ParameterStore store;
+  const Bert4Rec model(Scope(store), golden_config(name), 13, 7);
+  store.allocate(device, 1);
+  for (const ParameterInfo& info : store.infos()) {
+    auto values = golden.read<float>("/" + name + "/value/" + info.name);
+    for (float& value : values) value = rounded_values ? to_float(to_bf16(value)) : value;
+    device.copy_from_host(values.data(), store.values().data() + info.offset, info.size);
+  }
+  if (store.bf16_values()) run(device, Convert<float, Bf16>{.x = store.values(), .y = store.bf16_values()});
+  Arena arena(device.kind());
+  Tape tape(device, arena, Mode::kTraining);
+  const Vector<double> loss = model.loss(tape, data.on_device(tape), tape.on_device(data.targets));
+  tape.backward();
+  return {test::on_host(device, loss)[0], test::on_host(device, store.gradients()), store.infos()};
+}
+
+// |a - b| of a parameter's gradients.
+double distance(const GoldenStep& a, const GoldenStep& b, const ParameterInfo& info) {
+  double sum = 0;
+  for (int64_t i = info.offset; i < info.offset + info.size; ++i) {
+    const double difference = double{a.gradients[static_cast<size_t>(i)]} - b.gradients[static_cast<size_t>(i)];
+    sum += difference * difference;
+  }
+  return std::sqrt(sum);
+}
+
+}  // namespace
+
+// The yardstick is what rounding the parameters alone, and nothing on the way, does to an fp32 step: the golden models
+// are small and sensitive, so that no fixed share of a gradient would tell noise from a mistake. Not the one with ReLU,
+// where a rounding may switch a whole unit off.
+TEST_CASE("bf16 and tf32 change loss and gradients by what rounding costs", "[bert4rec][precision][device]") {
+  const Hdf5Reader golden(std::string(ITEMLOOM_SOURCE_DIR) + "/tests/golden/bert4rec.h5");
+  for (const std::string name : {"pre", "post"}) {
+    const GoldenStep fp32 = golden_step(golden, name, Precision::kFp32, false);
+    const GoldenStep rounded = golden_step(golden, name, Precision::kFp32, true);
+    const GoldenStep bf16 = golden_step(golden, name, Precision::kBf16, false);
+    const GoldenStep tf32 = golden_step(golden, name, Precision::kTf32, false);
+    REQUIRE(bf16.loss == Approx(fp32.loss).epsilon(5e-3));
+    REQUIRE(tf32.loss == Approx(fp32.loss).epsilon(5e-4));
+    for (const ParameterInfo& info : fp32.infos) {
+      const double yardstick = distance(rounded, fp32, info);
+      INFO(name << " " << info.name << ": rounded parameters " << yardstick << ", bf16 " << distance(bf16, fp32, info)
+                << ", tf32 " << distance(tf32, fp32, info));
+      REQUIRE(distance(bf16, fp32, info) <= 4 * yardstick);
+      REQUIRE(distance(tf32, fp32, info) <= yardstick);
+    }
+  }
+}
+#endif
+
 TEST_CASE("a model learns one batch by heart", "[bert4rec]") {
   const GoldenBatch data;
   for (const std::string name : {"pre", "post"}) {
@@ -111,14 +176,16 @@ TEST_CASE("a model learns one batch by heart", "[bert4rec]") {
     OptimizerConfig adam;
     adam.weight_decay = 0;
     Optimizer optimizer(adam, store, device);
+    const auto communicator = make_self_communicator();
     Arena arena;
     double loss = 0;
     for (int step = 0; step < 300; ++step) {
       arena.reset();
       Tape tape(device, arena, Mode::kTraining, 1, static_cast<uint32_t>(step));
-      loss = model.loss(tape, data.on_device(tape), tape.on_device(data.targets))[0] / 7;
+      const Vector<double> loss_sum = model.loss(tape, data.on_device(tape), tape.on_device(data.targets));
+      loss = loss_sum[0] / 7;
       tape.backward();
-      optimizer.step(0.01, 1.0 / 7);
+      optimizer.step(*communicator, 0.01, 1.0 / 7, loss_sum);
     }
     INFO(name << ": " << loss);
     REQUIRE(loss < 0.01);

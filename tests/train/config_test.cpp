@@ -56,7 +56,7 @@ TEST_CASE("The bundled configs load, and their resolved form loads to the same",
     const nlohmann::json values = nlohmann::json::parse(loaded.resolved);
     const nlohmann::json origins = nlohmann::json::parse(loaded.origins);
     REQUIRE(origins["training"]["seed"] == "--set");
-    REQUIRE(origins["precision"] == "default");
+    REQUIRE(origins["training"]["precision"] == "default");
     REQUIRE(origins["model"].size() == values["model"].size());
     REQUIRE(values["optimizer"].contains("beta1"));
     REQUIRE(!values["optimizer"].contains("momentum"));
@@ -78,7 +78,7 @@ TEST_CASE("The keys that scripts rely on exist", "[config]") {
   for (const char* path :
        {"data/files", "data/format", "data/max_length", "data/split", "model/name", "model/hidden_size", "model/layers",
         "model/heads", "model/inner_size", "model/dropout", "training/epochs", "training/batch_size", "training/seed",
-        "training/threads", "optimizer/name", "optimizer/learning_rate", "evaluation/metrics",
+        "training/threads", "training/precision", "optimizer/name", "optimizer/learning_rate", "evaluation/metrics",
         "evaluation/seen_items"}) {
     INFO(path);
     const std::string text = path;
@@ -87,7 +87,6 @@ TEST_CASE("The keys that scripts rely on exist", "[config]") {
     REQUIRE(group.contains(text.substr(slash + 1)));
   }
   REQUIRE(schema["properties"].contains("device"));
-  REQUIRE(schema["properties"].contains("precision"));
 }
 
 // Every key has a help and, where it can be dead, a reason; every default is one of its own choices and in its range.
@@ -128,8 +127,12 @@ TEST_CASE("Refusals on the way through the whole config name file, line and key"
                       "--set model.batch_tokens=3: model.batch_tokens is no key; did you mean training.batch_tokens?");
   REQUIRE_THROWS_WITH(load_config(file, {"device=gpu"}),
                       "--set device=gpu: device is \"gpu\", but must be \"cpu\" or \"cuda\"; did you mean \"cpu\"?");
-  REQUIRE_THROWS_WITH(load_config(file, {"precision=bf16"}),
-                      "--set precision=bf16: precision is \"bf16\", but only \"fp32\" is there to choose");
+  for (const std::string precision : {"tf32", "bf16"}) {
+    REQUIRE_THROWS_WITH(load_config(file, {"training.precision=" + precision}),
+                        file + ": training.precision is " + precision +
+                            ", but device cpu computes in fp32 only; set it to fp32, or device to cuda");
+  }
+  REQUIRE(load_config(file, {"device=cuda", "training.precision=bf16"}).values.training.precision == "bf16");
   REQUIRE_THROWS_WITH(
       load_config(file, {"optimizer.momentum=0.9"}),
       "--set optimizer.momentum=0.9: optimizer.momentum has no effect here, only when optimizer.name is "
@@ -247,6 +250,7 @@ TEST_CASE("The fingerprint changes with what decides the parameters, and only th
   REQUIRE(changes([](Config& c) { c.data.max_length = 100; }));
   REQUIRE(changes([](Config& c) { c.masking.probability = 0.3; }));
   REQUIRE(changes([](Config& c) { c.training.seed = 2; }));
+  REQUIRE(changes([](Config& c) { c.training.precision = "bf16"; }));
   REQUIRE(changes([](Config& c) { c.training.batch_size = 2; }));
   REQUIRE(changes([](Config& c) { c.optimizer.learning_rate = 2; }));
   REQUIRE(changes([](Config& c) { c.data.filters = {FilterConfig{}}; }));

@@ -4,49 +4,15 @@
 
 #include "core/parallel.h"
 #include "tests/support/catch.h"
-#include "tests/support/gradcheck.h"
+#include "tests/support/small_training.h"
 #include "tests/support/thread_group.h"
-#include "train/trainer.h"
 
 namespace itemloom {
 namespace {
 
-constexpr int64_t kItems = 900;  // several blocks of parameters, so that every rank has a share
-constexpr int64_t kMaxLength = 12;
-
-Config config_of(bool bitwise, bool sharded) {
-  Config config;
-  config.model.hidden_size = 64;
-  config.model.heads = 2;
-  config.model.layers = 2;
-  config.training.bitwise_across_ranks = bitwise;
-  config.training.batch_size = 7;
-  config.training.micro_batch_tokens = 16;
-  config.optimizer.sharded = sharded;
-  config.optimizer.clip_norm = 0.5;
-  return config;
-}
-
-// 23 sequences: batches of 7, and a last one of 2, fewer than there are ranks.
-struct History {
-  History() {
-    for (int64_t sequence = 0; sequence < 23; ++sequence) {
-      const int64_t length = 1 + test::random_int(3, sequence, kMaxLength);
-      for (int64_t place = 0; place < length; ++place) {
-        items.push_back(static_cast<int32_t>(test::random_int(4, 100 * sequence + place, kItems)));
-      }
-      offsets.push_back(static_cast<int64_t>(items.size()));
-    }
-  }
-  std::vector<int32_t> items;
-  std::vector<int64_t> offsets = {0};
-
-  Windows windows() const {
-    DataConfig config;
-    config.max_length = kMaxLength;
-    return Windows(Vector<const int64_t>(offsets.data(), 23), Vector<const int64_t>(offsets.data() + 1, 23), config);
-  }
-};
+using test::History;
+using test::kItems;
+using test::kMaxLength;
 
 struct Outcome {
   std::vector<float> values;
@@ -69,31 +35,21 @@ bool operator==(const Outcome& a, const Outcome& b) {
 
 // Two epochs. Each rank has a GPU of its own.
 Outcome train(Communicator& communicator, const Config& config, const History& history, DeviceKind kind) {
-  Device device(kind, communicator.rank());
-  ModelInstance instance(device, config.model, kItems, kMaxLength, 1, communicator, config.optimizer.sharded);
-  const ShardPlan plan = shard_plan(config.training, communicator);
-  Loader loader(Vector<const int32_t>(history.items.data(), static_cast<int64_t>(history.items.size())),
-                history.windows(), Masking(config.masking, 1, kItems),
-                {.max_length = kMaxLength,
-                 .batch_sequences = config.training.batch_size,
-                 .batch_tokens = 0,
-                 .piece_tokens = config.training.micro_batch_tokens,
-                 .seed = 1,
-                 .shards = plan.shards,
-                 .first_shard = plan.first_shard,
-                 .local_shards = plan.local_shards});
-  TrainingStep step(device, communicator, instance, config, 8);
+  test::SmallTraining training(communicator, config, history, kind);
   Outcome outcome;
   for (int64_t number = 0; number < 8; ++number) {
-    const StepResult result = step.run(loader.load(number / 4, number % 4), number);
-    outcome.losses.push_back(result.loss_sum);
-    outcome.norms.push_back(result.gradient_norm);
-    outcome.masked.push_back(result.masked);
+    training.run(number);
+    // As a run does: what came of a step is read when the next one has been told.
+    const auto until = number < 7 ? TrainingStep::Until::kWorkIsLeft : TrainingStep::Until::kAllIsDone;
+    while (const auto result = training.step.result(until)) {
+      outcome.losses.push_back(result->loss_sum);
+      outcome.norms.push_back(result->gradient_norm);
+      outcome.masked.push_back(result->masked);
+    }
   }
-  outcome.values = test::on_host(device, instance.parameters().values());
-  step.gather_slots(
-      [&](const std::string&, Vector<const float> values) { outcome.slots.push_back(test::on_host(device, values)); });
-  outcome.state_bytes = step.optimizer().state_bytes();
+  outcome.values = training.values();
+  outcome.slots = training.slots();
+  outcome.state_bytes = training.step.optimizer().state_bytes();
   return outcome;
 }
 
@@ -125,7 +81,7 @@ void require_close(const Outcome& one, const Outcome& other) {
 }  // namespace
 
 TEST_CASE("two and three ranks with uneven batches train as one does", "[ranks]") {
-  const Config config = config_of(false, false);
+  const Config config = test::small_config(false, false);
   const Outcome alone = train_in(1, config).front();
   for (const int ranks : {2, 3}) {
     INFO(ranks << " ranks");
@@ -137,18 +93,18 @@ TEST_CASE("two and three ranks with uneven batches train as one does", "[ranks]"
 
 #ifdef ITEMLOOM_CUDA
 TEST_CASE("a GPU trains as the CPU does, and twice to the same bits", "[ranks][device]") {
-  const Config config = config_of(false, false);
+  const Config config = test::small_config(false, false);
   const Outcome alone = train_in(1, config, DeviceKind::kCuda).front();
   require_close(alone, train_in(1, config).front());
   REQUIRE(alone == train_in(1, config, DeviceKind::kCuda).front());
 }
 
 TEST_CASE("GPUs that meet by NCCL train as one does", "[ranks][device]") {
-  const Outcome alone = train_in(1, config_of(false, false), DeviceKind::kCuda).front();
+  const Outcome alone = train_in(1, test::small_config(false, false), DeviceKind::kCuda).front();
   for (const bool sharded : {false, true}) {
     for (const int ranks : {2, 3}) {
       INFO(ranks << " ranks, sharded " << sharded);
-      const std::vector<Outcome> outcomes = train_in(ranks, config_of(false, sharded), DeviceKind::kCuda);
+      const std::vector<Outcome> outcomes = train_in(ranks, test::small_config(false, sharded), DeviceKind::kCuda);
       for (const Outcome& outcome : outcomes) REQUIRE(outcome.values == outcomes.front().values);
       require_close(outcomes.front(), alone);
     }
@@ -158,7 +114,7 @@ TEST_CASE("GPUs that meet by NCCL train as one does", "[ranks][device]") {
 
 TEST_CASE("with gradient shards the bits do not depend on the number of ranks", "[ranks]") {
   for (const bool sharded : {false, true}) {
-    const Config config = config_of(true, sharded);
+    const Config config = test::small_config(true, sharded);
     const Outcome alone = train_in(1, config).front();
     for (const int ranks : {2, 4, 8}) {
       INFO(ranks << " ranks");
@@ -171,7 +127,7 @@ TEST_CASE("an optimizer's state in slices gives the bits of a whole one, in less
   for (const std::string name : {"adamw", "sgd", "rmsprop"}) {
     for (const int ranks : {2, 3}) {
       INFO(name << ", " << ranks << " ranks");
-      Config whole = config_of(false, false), sliced = config_of(false, true);
+      Config whole = test::small_config(false, false), sliced = test::small_config(false, true);
       whole.optimizer.name = sliced.optimizer.name = name;
       const std::vector<Outcome> expected = train_in(ranks, whole), outcomes = train_in(ranks, sliced);
       int64_t bytes = 0;
@@ -186,7 +142,7 @@ TEST_CASE("an optimizer's state in slices gives the bits of a whole one, in less
 }
 
 TEST_CASE("a model of fewer blocks than ranks, where one rank owns everything, trains in slices, too", "[ranks]") {
-  Config whole = config_of(false, false), sliced = config_of(false, true);
+  Config whole = test::small_config(false, false), sliced = test::small_config(false, true);
   whole.model.hidden_size = sliced.model.hidden_size = 4;
   const std::vector<Outcome> expected = train_in(3, whole), outcomes = train_in(3, sliced);
   int owners = 0;
@@ -198,7 +154,7 @@ TEST_CASE("a model of fewer blocks than ranks, where one rank owns everything, t
 }
 
 TEST_CASE("a rank that fails in a step ends the others", "[ranks]") {
-  const Config config = config_of(false, false);
+  const Config config = test::small_config(false, false);
   const History history;
   test::Threads one(1);
   const auto messages = test::run_ranks(3, [&](Communicator& communicator) {
@@ -218,7 +174,7 @@ TEST_CASE("a rank that fails in a step ends the others", "[ranks]") {
 
 TEST_CASE("a rank that unwinds in the middle of a step ends its own waits, and leaves it to others to say why",
           "[ranks]") {
-  const Config config = config_of(false, false);
+  const Config config = test::small_config(false, false);
   std::vector<RankEnd> ends(2, RankEnd::kByWatch);
   std::vector<RankPhase> phases(2, RankPhase::kStarting);
   const auto messages = test::run_ranks(2, [&](Communicator& communicator) {
@@ -245,8 +201,8 @@ TEST_CASE("a rank that unwinds in the middle of a step ends its own waits, and l
 }
 
 TEST_CASE("a number of ranks that does not divide the gradient shards is refused", "[ranks]") {
-  const auto messages =
-      test::run_ranks(3, [](Communicator& communicator) { shard_plan(config_of(true, false).training, communicator); });
+  const auto messages = test::run_ranks(
+      3, [](Communicator& communicator) { shard_plan(test::small_config(true, false).training, communicator); });
   REQUIRE(messages[1] ==
           "training.bitwise_across_ranks needs a number of ranks that divides training.gradient_shards (8), not 3");
 }

@@ -8,6 +8,8 @@ namespace cuda_emulation {
 namespace {
 
 std::atomic<int64_t> synchronisations{0};
+std::atomic<int64_t> waits_beside_work{0};
+std::atomic<int64_t> idle_queries{0};
 std::atomic<int64_t> allocations{0};
 std::atomic<int64_t> launches{0};
 
@@ -15,6 +17,14 @@ std::atomic<int64_t> launches{0};
 
 int64_t host_synchronisations() {
   return synchronisations;
+}
+
+int64_t waits_with_work_behind() {
+  return waits_beside_work;
+}
+
+int64_t queries_without_work_behind() {
+  return idle_queries;
 }
 
 int64_t device_allocations() {
@@ -27,6 +37,15 @@ int64_t kernel_launches() {
 
 void count_host_synchronisation() {
   ++synchronisations;
+}
+
+void count_event_wait(const Mark& mark) {
+  count_host_synchronisation();
+  if (mark.has_work_behind()) ++waits_beside_work;
+}
+
+void count_event_query(const Mark& mark) {
+  if (!mark.reached() && !mark.has_work_behind()) ++idle_queries;
 }
 
 void count_device_allocation() {

@@ -11,6 +11,14 @@ namespace cuda_emulation {
 // release, registration and unregistration of pinned memory.
 int64_t host_synchronisations();
 
+// Of these, cudaEventSynchronize for an event behind which the host has put more work into the stream: the device does
+// that while the host waits and after. Any other wait lets a device run out of work.
+int64_t waits_with_work_behind();
+
+// Calls of cudaEventQuery that said "not ready" of an event behind which there is nothing in its stream. A host that
+// asks until the event is reached lets the device run out of work, too.
+int64_t queries_without_work_behind();
+
 // Calls of cudaMalloc and cudaMallocAsync that gave memory.
 int64_t device_allocations();
 

@@ -121,11 +121,11 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream_handle, cudaEvent_t handle, 
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t handle) {
-  count_host_synchronisation();
   Scheduler& scheduler = Scheduler::instance();
   Lock lock = scheduler.lock();
   const auto event = events().find(handle);
   if (const cudaError_t refusal = refusal_to_wait_for(event.get())) return remember_error(refusal);
+  count_event_wait(event->mark);
   scheduler.wait_for(lock, Mark(event->mark), "an event");
   return cudaSuccess;
 }
@@ -135,6 +135,7 @@ cudaError_t cudaEventQuery(cudaEvent_t handle) {
   Lock lock = scheduler.lock();
   const auto event = events().find(handle);
   if (const cudaError_t refusal = refusal_to_wait_for(event.get())) return remember_error(refusal);
+  count_event_query(event->mark);
   const bool was_reached = event->mark.reached();
   if (!was_reached) scheduler.run_one();
   return was_reached ? cudaSuccess : remember_error(cudaErrorNotReady);

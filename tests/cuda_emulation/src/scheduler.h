@@ -46,6 +46,7 @@ struct Mark {
   std::shared_ptr<Stream> stream;
   uint64_t number = 0;
   bool reached() const;
+  bool has_work_behind() const;
 };
 
 struct Operation {
@@ -74,6 +75,10 @@ struct Stream {
 
 inline bool Mark::reached() const {
   return !stream || stream->done >= number;
+}
+
+inline bool Mark::has_work_behind() const {
+  return stream && stream->issued > number;
 }
 
 class Scheduler {
@@ -133,6 +138,8 @@ class Scheduler {
 cudaError_t enqueue_work(cudaStream_t stream, const WorkMaker& make);
 
 void count_host_synchronisation();
+void count_event_wait(const Mark& mark);
+void count_event_query(const Mark& mark);
 void count_device_allocation();
 
 }  // namespace cuda_emulation

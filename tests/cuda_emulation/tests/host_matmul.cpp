@@ -262,6 +262,19 @@ void wrong_problems_are_refused() {
   EXPECT(lt.multiply(a, b, bf16_d) == CUBLAS_STATUS_NOT_SUPPORTED);
   Lt half(CUBLAS_COMPUTE_16F);
   EXPECT(half.multiply(a, b, d) == CUBLAS_STATUS_NOT_SUPPORTED);
+  const TestMatrix bf16_a(8, 16, CUDA_R_16BF, 1);
+  Lt tf32(CUBLAS_COMPUTE_32F_FAST_TF32);
+  EXPECT(tf32.multiply(bf16_a, bf16_b, d) == CUBLAS_STATUS_NOT_SUPPORTED);
+  // The bias has the type of D.
+  Lt biased;
+  biased.set<uint32_t>(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+  biased.set<const void*>(CUBLASLT_MATMUL_DESC_BIAS_POINTER, a.device);
+  biased.set<int32_t>(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_32F);
+  EXPECT(biased.multiply(bf16_a, bf16_b, bf16_d) == CUBLAS_STATUS_NOT_SUPPORTED);
+  EXPECT_CUBLAS(biased.multiply(bf16_a, bf16_b, d));
+  biased.set<int32_t>(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_16BF);
+  EXPECT_CUBLAS(biased.multiply(bf16_a, bf16_b, bf16_d));
+  EXPECT(biased.multiply(bf16_a, bf16_b, d) == CUBLAS_STATUS_NOT_SUPPORTED);
   const int64_t leading = 7;
   EXPECT_CUBLAS(cublasLtMatrixLayoutSetAttribute(a.layout, CUBLASLT_MATRIX_LAYOUT_LD, &leading, sizeof leading));
   EXPECT(lt.multiply(a, b, d) == CUBLAS_STATUS_INVALID_VALUE);

@@ -225,6 +225,27 @@ void synchronisations_are_counted() {
   EXPECT(cuda_emulation::host_synchronisations() == before + 4);
 }
 
+void waits_beside_work_are_counted() {
+  const cudaStream_t stream = make_stream();
+  const cudaEvent_t event = make_event();
+  float* device = upload(std::vector<float>(kFloats, 0));
+  const int64_t waits = cuda_emulation::waits_with_work_behind();
+  const int64_t queries = cuda_emulation::queries_without_work_behind();
+  EXPECT_CUDA(cudaMemsetAsync(device, 0, kBytes, stream));
+  EXPECT_CUDA(cudaEventRecord(event, stream));
+  // Whether it says "not ready" of a stream that ends here is the schedule's choice.
+  const bool was_ready = cudaEventQuery(event) == cudaSuccess;
+  EXPECT(cuda_emulation::queries_without_work_behind() == queries + (was_ready ? 0 : 1));
+  EXPECT_CUDA(cudaEventSynchronize(event));
+  EXPECT(cuda_emulation::waits_with_work_behind() == waits);
+  EXPECT_CUDA(cudaMemsetAsync(device, 1, kBytes, stream));
+  cudaEventQuery(event);
+  EXPECT_CUDA(cudaEventSynchronize(event));
+  EXPECT(cuda_emulation::waits_with_work_behind() == waits + 1);
+  EXPECT(cuda_emulation::queries_without_work_behind() == queries + (was_ready ? 0 : 1));
+  cudaGetLastError();
+}
+
 // Two host threads, each with a stream of its own.
 void threads_share_a_device() {
   const auto work = [](float value) {
@@ -268,5 +289,6 @@ int main() {
   expect_right("stale handles are refused", stale_handles_are_refused);
   expect_right("work outlives its stream", work_outlives_its_stream);
   expect_right("synchronisations are counted", synchronisations_are_counted);
+  expect_right("waits beside work are counted", waits_beside_work_are_counted);
   expect_right("threads share a device", threads_share_a_device);
 }

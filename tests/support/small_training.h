@@ -1,0 +1,91 @@
+// A small training step by step, of a rank alone or of several.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tests/support/gradcheck.h"
+#include "tests/support/kernels.h"
+#include "train/trainer.h"
+
+namespace itemloom::test {
+
+inline constexpr int64_t kItems = 900;  // several blocks of parameters, so that every rank has a share
+inline constexpr int64_t kMaxLength = 12;
+
+inline Config small_config(bool bitwise, bool sharded) {
+  Config config;
+  config.model.hidden_size = 64;
+  config.model.heads = 2;
+  config.model.layers = 2;
+  config.training.bitwise_across_ranks = bitwise;
+  config.training.batch_size = 7;
+  config.training.micro_batch_tokens = 16;
+  config.optimizer.sharded = sharded;
+  config.optimizer.clip_norm = 0.5;
+  return config;
+}
+
+// 23 sequences: batches of 7, and a last one of 2, fewer than there are ranks.
+struct History {
+  History() {
+    for (int64_t sequence = 0; sequence < 23; ++sequence) {
+      const int64_t length = 1 + random_int(3, sequence, kMaxLength);
+      for (int64_t place = 0; place < length; ++place) {
+        items.push_back(static_cast<int32_t>(random_int(4, 100 * sequence + place, kItems)));
+      }
+      offsets.push_back(static_cast<int64_t>(items.size()));
+    }
+  }
+  std::vector<int32_t> items;
+  std::vector<int64_t> offsets = {0};
+
+  Windows windows() const {
+    DataConfig config;
+    config.max_length = kMaxLength;
+    return Windows(Vector<const int64_t>(offsets.data(), 23), Vector<const int64_t>(offsets.data() + 1, 23), config);
+  }
+};
+
+// What one rank has. Each rank has a GPU of its own. An epoch has four steps.
+class SmallTraining {
+ public:
+  SmallTraining(Communicator& communicator, const Config& config, const History& history, DeviceKind kind)
+      : device(kind, communicator.rank()),
+        instance(device, config.model, kItems, kMaxLength, 1, communicator, config.optimizer.sharded),
+        plan_(shard_plan(config.training, communicator)),
+        loader_(Vector<const int32_t>(history.items.data(), static_cast<int64_t>(history.items.size())),
+                history.windows(), Masking(config.masking, 1, kItems),
+                {.max_length = kMaxLength,
+                 .batch_sequences = config.training.batch_size,
+                 .batch_tokens = 0,
+                 .piece_tokens = config.training.micro_batch_tokens,
+                 .seed = 1,
+                 .shards = plan_.shards,
+                 .first_shard = plan_.first_shard,
+                 .local_shards = plan_.local_shards}),
+        step(device, communicator, instance, config, 8) {}
+
+  void run(int64_t number) { step.run(loader_.load(number / 4, number % 4), number); }
+
+  std::vector<float> values() { return on_host(device, instance.parameters().values()); }
+  std::vector<std::vector<float>> slots() {
+    std::vector<std::vector<float>> slots;
+    step.gather_slots(
+        [&](const std::string&, Vector<const float> values) { slots.push_back(on_host(device, values)); });
+    return slots;
+  }
+
+  Device device;
+  ModelInstance instance;
+
+ private:
+  ShardPlan plan_;
+  Loader loader_;
+
+ public:
+  TrainingStep step;
+};
+
+}  // namespace itemloom::test
