@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/check.h"
+
 namespace itemloom {
 namespace {
 
@@ -34,6 +36,11 @@ void Arena::Chunks::reset() {
 void Arena::reset() {
   device_.reset();
   host_.reset();
+}
+
+void Arena::reserve(int64_t bytes) {
+  CHECK(device_.blocks.empty(), "memory is reserved before it is used");
+  device_.blocks.emplace_back(device_.kind, bytes);
 }
 
 int64_t Arena::reserved() const {

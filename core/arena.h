@@ -26,6 +26,8 @@ class Arena {
     return reinterpret_cast<T*>(chunks.take(count * static_cast<int64_t>(sizeof(T))));
   }
   void reset();
+  // Takes memory for a step that needs so many bytes of the device at once, before anything is taken from the arena.
+  void reserve(int64_t bytes);
 
   // Bytes of the device handed out since the last reset, and bytes of it held.
   int64_t used() const { return device_.used; }

@@ -34,7 +34,9 @@ void zero_host(void* data, int64_t bytes) {
 }  // namespace
 
 DeviceBlock::DeviceBlock(DeviceKind kind, int64_t bytes) : bytes_(bytes) {
-  if (kind == DeviceKind::kCpu) {
+  if (kind == DeviceKind::kPlanning) {
+    planned_ = reinterpret_cast<std::byte*>(kAlignment);
+  } else if (kind == DeviceKind::kCpu) {
     host_ = HostBlock(bytes);
   } else {
     cuda_.reset(cuda_backend::allocate(bytes));
@@ -50,12 +52,12 @@ PinnedBlock::PinnedBlock(DeviceKind kind, int64_t bytes) {
 }
 
 Device::Device(DeviceKind kind, int ordinal, Precision precision) : kind_(kind), precision_(precision) {
-  CHECK(kind == DeviceKind::kCuda || precision == Precision::kFp32, "the CPU computes in fp32 only");
+  CHECK(kind != DeviceKind::kCpu || precision == Precision::kFp32, "the CPU computes in fp32 only");
   if (kind == DeviceKind::kCuda) cuda_.reset(cuda_backend::make_context(ordinal));
 }
 
 void Device::copy(const void* from, void* to, int64_t bytes, cuda_backend::Direction direction) {
-  if (bytes == 0) return;
+  if (bytes == 0 || kind_ == DeviceKind::kPlanning) return;
   if (cuda_) {
     cuda_backend::copy(*cuda_, from, to, bytes, direction);
   } else {
@@ -64,7 +66,7 @@ void Device::copy(const void* from, void* to, int64_t bytes, cuda_backend::Direc
 }
 
 void Device::zero(void* data, int64_t bytes) {
-  if (bytes == 0) return;
+  if (bytes == 0 || kind_ == DeviceKind::kPlanning) return;
   if (cuda_) {
     cuda_backend::zero(*cuda_, data, bytes);
   } else {

@@ -15,7 +15,11 @@
 
 namespace itemloom {
 
-enum class DeviceKind { kCpu, kCuda };
+enum class DeviceKind {
+  kCpu,
+  kCuda,
+  kPlanning,  // no device: kernels and copies do nothing, and memory is counted but not there
+};
 
 // What layers compute with. Sums, parameters, their gradients and the optimizer are fp32 in any case.
 enum class Precision {
@@ -36,13 +40,14 @@ struct CudaStream {
 };
 
 // Zeroed memory of a device, released at the end of its life: host memory of the CPU, global memory of a GPU, which
-// host code must not touch. Throws Error naming the size when there is no more.
+// host code must not touch, addresses of nothing where memory is only planned. Throws Error naming the size when there
+// is no more.
 class DeviceBlock {
  public:
   DeviceBlock() = default;
   DeviceBlock(DeviceKind kind, int64_t bytes);
 
-  std::byte* data() const { return cuda_ ? cuda_.get() : host_.data(); }
+  std::byte* data() const { return cuda_ ? cuda_.get() : planned_ ? planned_ : host_.data(); }
   template <class T>
   Vector<T> as(int64_t count) const {
     return Vector<T>(reinterpret_cast<T*>(data()), count);
@@ -55,6 +60,7 @@ class DeviceBlock {
   };
   HostBlock host_;
   std::unique_ptr<std::byte, FreeCuda> cuda_;
+  std::byte* planned_ = nullptr;
   int64_t bytes_ = 0;
 };
 
@@ -180,6 +186,7 @@ concept RunsOnCpu = requires(CpuStream stream, const Arguments& arguments) {
 // The one dispatch from a device to a backend's launch().
 template <class Arguments>
 void run(Device& device, const Arguments& arguments) {
+  if (device.kind() == DeviceKind::kPlanning) return;
 #ifdef ITEMLOOM_CUDA
   if (device.kind() == DeviceKind::kCuda) return launch(device.cuda_stream(), arguments);
 #endif

@@ -61,16 +61,21 @@ void ParameterStore::allocate(Device& device, uint64_t seed, Vector<float> value
         values.size(), " and ", gradients.size());
   values_ = values;
   gradients_ = gradients;
-  HostImage initial(device, values);
   for (const ParameterInfo& info : infos_) {
-    fill_initial(initial.floats().slice(info.offset, info.size), info, seed);
     gradient_slots_.push_back(
         {.data = gradients_.data() + info.offset, .parameter = static_cast<int32_t>(gradient_slots_.size())});
   }
+  if (device.precision() == Precision::kBf16) {
+    own_bf16_values_ = device.allocate(size_ * static_cast<int64_t>(sizeof(Bf16)));
+    bf16_values_ = own_bf16_values_.as<Bf16>(size_);
+  }
+  if (device.kind() == DeviceKind::kPlanning) return;
+  HostImage initial(device, values);
+  for (const ParameterInfo& info : infos_) {
+    fill_initial(initial.floats().slice(info.offset, info.size), info, seed);
+  }
   initial.upload();
-  if (device.precision() != Precision::kBf16) return;
-  own_bf16_values_ = device.allocate(size_ * static_cast<int64_t>(sizeof(Bf16)));
-  bf16_values_ = own_bf16_values_.as<Bf16>(size_);
+  if (!bf16_values_) return;
   std::vector<Bf16> rounded;
   rounded.reserve(static_cast<size_t>(size_));
   for (float value : initial.floats()) rounded.push_back(to_bf16(value));

@@ -104,28 +104,38 @@ Loader::~Loader() {
   thread_.join();
 }
 
-// Takes at once the memory of the largest batch that can come, so that no later step allocates.
-void Loader::reserve() {
-  const std::vector<int64_t> counts = windows_.length_counts();
+BatchBounds batch_bounds(const Windows& windows, const LoaderOptions& options) {
+  const std::vector<int64_t> counts = windows.length_counts();
   int64_t longest = static_cast<int64_t>(counts.size()) - 1;
   while (counts[static_cast<size_t>(longest)] == 0) --longest;
-  int64_t samples = std::min(options_.batch_sequences, windows()), rows = 0;
-  for (int64_t length = longest, left = samples; left > 0; --length) {
-    const int64_t taken = std::min(left, counts[static_cast<size_t>(length)]);
-    rows += taken * length;
-    left -= taken;
+  BatchBounds bounds{.samples = std::min(options.batch_sequences, windows.size()),
+                     .rows = 0,
+                     .shard_rows = 0,
+                     .piece_rows = 0,
+                     .pieces = 0};
+  if (options.batch_tokens > 0) {
+    bounds.samples = std::min(options.batch_tokens, windows.size());
+    bounds.rows = std::max(options.batch_tokens, longest);
+  } else {
+    for (int64_t length = longest, left = bounds.samples; left > 0; --length) {
+      const int64_t taken = std::min(left, counts[static_cast<size_t>(length)]);
+      bounds.rows += taken * length;
+      left -= taken;
+    }
   }
-  if (options_.batch_tokens > 0) {
-    samples = std::min(options_.batch_tokens, windows());
-    rows = std::max(options_.batch_tokens, longest);
-  }
-  if (options_.piece_tokens == 0) options_.piece_tokens = rows;
+  const int64_t piece_tokens = options.piece_tokens > 0 ? options.piece_tokens : bounds.rows;
   // A shard gets its next sample when it has the fewest rows.
-  const int64_t shard_rows = std::min(rows, rows / options_.shards + longest);
-  const int64_t piece_rows = std::min(shard_rows, std::max(options_.piece_tokens, longest));
+  bounds.shard_rows = std::min(bounds.rows, bounds.rows / options.shards + longest);
+  bounds.piece_rows = std::min(bounds.shard_rows, std::max(piece_tokens, longest));
   // Every piece but the last of a shard is at least half full, or holds one sample.
-  const int64_t pieces =
-      options_.local_shards * std::min(samples, 2 * block_count(shard_rows, options_.piece_tokens) + 1);
+  bounds.pieces = options.local_shards * std::min(bounds.samples, 2 * block_count(bounds.shard_rows, piece_tokens) + 1);
+  return bounds;
+}
+
+// Takes at once the memory of the largest batch that can come, so that no later step allocates.
+void Loader::reserve() {
+  const auto [samples, rows, shard_rows, piece_rows, pieces] = batch_bounds(windows_, options_);
+  if (options_.piece_tokens == 0) options_.piece_tokens = rows;
   samples_.reserve(static_cast<size_t>(samples));
   sample_shards_.reserve(static_cast<size_t>(samples));
   shard_rows_.reserve(static_cast<size_t>(options_.shards));

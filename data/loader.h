@@ -60,6 +60,14 @@ struct LoaderOptions {
   int local_shards = 1;
 };
 
+// The most that a batch can hold, whichever samples form it.
+struct BatchBounds {
+  int64_t samples, rows;
+  int64_t shard_rows, piece_rows;  // of one shard, and of one piece of it
+  int64_t pieces;                  // of the local shards
+};
+BatchBounds batch_bounds(const Windows& windows, const LoaderOptions& options);
+
 // An epoch's samples: windows in the order of a permutation named by (seed, epoch), cut into batches.
 class EpochPlan {
  public:

@@ -14,11 +14,20 @@
 // With tf32 (fp32 operands, CUDA only) the products' operands are rounded to 10 bits of fraction.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
+
 #include "core/bf16.h"
 #include "core/device.h"
 #include "core/view.h"
 
 namespace itemloom {
+
+// Rows of a tile of logits on CUDA, of `row_bytes` each: as many as keep a tile within 128 MiB, but 16 to 1024.
+inline constexpr int64_t kMostLossTileBytes = int64_t{128} << 20;
+constexpr int64_t loss_tile_rows(int64_t rows, int64_t row_bytes) {
+  return std::min(rows, std::clamp<int64_t>(kMostLossTileBytes / row_bytes, 16, 1024));
+}
 
 template <class T>
 struct MaskedItemLoss {

@@ -8,6 +8,7 @@ namespace itemloom {
 namespace {
 
 std::unique_ptr<ExchangeBuffer> make_buffer(Device& device, Communicator& communicator, int64_t floats) {
+  if (device.kind() == DeviceKind::kPlanning) return std::make_unique<OwnBuffer>(device.kind(), floats);
   if (device.cuda()) return cuda_backend::make_exchange_buffer(*device.cuda(), communicator, floats);
   return communicator.make_exchange_buffer(floats);
 }

@@ -92,6 +92,8 @@ class TrainingStep {
   const Optimizer& optimizer() const { return optimizer_; }
   // Whether the optimizer's state is in slices over the ranks.
   bool sharded() const { return sharded_; }
+  // Takes at once the memory that a step's activations may need.
+  void reserve(int64_t bytes) { arena_.reserve(bytes); }
   int64_t arena_bytes() const { return arena_.reserved(); }
 
   // Collectives. The whole of each state buffer of the optimizer, laid out as the parameters, is handed to `take` in

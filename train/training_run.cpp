@@ -24,6 +24,7 @@
 #include "train/evaluate.h"
 #include "train/event_file.h"
 #include "train/kept_checkpoints.h"
+#include "train/memory_plan.h"
 #include "train/report.h"
 #include "train/run_folder.h"
 #include "train/trainer.h"
@@ -127,6 +128,7 @@ class TrainingRun {
   void save(bool newest, std::optional<double> metric = {});
   void finish_saving();
   CheckpointState checkpoint_state(Vector<float> parameters, const std::vector<Optimizer::Slot>& slots) const;
+  void reserve_activations();
   bool run_epoch(const SignalWatch& signals);
   void take_results(TrainingStep::Until until, int64_t batches);
   void take_result(const StepResult& result);
@@ -416,6 +418,21 @@ void TrainingRun::print_run_card() {
       static_cast<double>(step_.arena_bytes()) / megabyte);
 }
 
+// A GPU that is too small is to say so before the first step, not in the middle of one. Memory of the host comes page
+// by page.
+void TrainingRun::reserve_activations() {
+  if (device_.kind() != DeviceKind::kCuda) return;
+  const MemoryPlan plan =
+      plan_memory(config_, training_windows(data_, config_.data), data_.dataset.item_count(), communicator_);
+  try {
+    step_.reserve(plan.activations);
+  } catch (const Error& error) {
+    fail(error.what(), " for the activations of a step; turn down training.micro_batch_tokens (",
+         config_.training.micro_batch_tokens, ") or model.hidden_size (", config_.model.hidden_size,
+         "); train --dry-run tells what a step needs");
+  }
+}
+
 RunOutcome TrainingRun::run() {
   if (ended()) {
     spdlog::info("{} is finished: {} epochs", folder_.path(), state_.epoch);
@@ -426,6 +443,7 @@ RunOutcome TrainingRun::run() {
                communicator_.size() > 1 ? "s" : "", communicator_.transport(), thread_count(),
                thread_count() > 1 ? "s each" : "", cpu_kernels());
   if (const std::string unasked = unasked_text(data_.split); !unasked.empty()) spdlog::info("{}", unasked);
+  reserve_activations();
   const SignalWatch signals;
   if (communicator_.is_first()) reports_.emplace(folder_, state_);
   while (!ended()) {

@@ -21,11 +21,6 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / cuda::kWarp;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// Rows of a chunk: as many as keep its logits and dz within kMostBytes, but between these two.
-constexpr int64_t kMostBytes = int64_t{128} << 20;
-constexpr int64_t kFewestRows = 16;
-constexpr int64_t kMostRows = 1024;
-
 // Rows [first, first + rows), whose logits lie `stride` apart, as do those of dz, which are the logits' where T is
 // float.
 template <class T>
@@ -152,7 +147,7 @@ void add_up(CudaStream stream, const MaskedItemLoss<T>& args) {
     // Rows begin where 16 bytes can be read at once.
     const int64_t stride = round_up(args.table.rows(), 16 / int64_t{sizeof(T)});
     const int64_t row_bytes = stride * (int64_t{sizeof(float)} + (kInPlace ? 0 : int64_t{sizeof(T)}));
-    const int64_t chunk_rows = std::min(std::clamp(kMostBytes / row_bytes, kFewestRows, kMostRows), rows);
+    const int64_t chunk_rows = loss_tile_rows(rows, row_bytes);
     Chunk<T> chunk{.logits = nullptr, .dz = nullptr, .stride = stride, .first = 0, .rows = 0};
     cuda::carve_scratch(stream, [&](cuda::Carver& carver) {
       chunk.logits = carver.take<float>(chunk_rows * stride);
