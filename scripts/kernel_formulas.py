@@ -1,0 +1,284 @@
+"""Bytes and FLOPs of every launch of a BERT4Rec training step, and the least time that they take. COMPUTED, NOT MEASURED.
+
+Each array of a launch counts once as read and once as written, also where caches would hold it from one launch to the
+next. Left out: launch latency, tails of grids, what a kernel reads again from the caches, integer work (Philox), unequal
+lengths of sequences. scripts/kernel_report.py prints it, scripts/gpu_check.sh compares it with a GPU.
+"""
+
+# SXM modules, dense. TFLOP/s of fp32's FMA units and of the tensor cores, GB/s of memory. A100: "NVIDIA A100 Tensor Core
+# GPU", 80 GB. H100: "NVIDIA H100 Tensor Core GPU" (its tensor figures are with sparsity: half). B200: "NVIDIA Blackwell
+# Architecture Technical Brief", HGX B200, one GPU.
+DATA_SHEETS = {
+    "A100": {"fp32": 19.5, "tf32": 156.0, "bf16": 312.0, "bandwidth": 2039.0},
+    "H100": {"fp32": 67.0, "tf32": 494.5, "bf16": 989.0, "bandwidth": 3350.0},
+    "B200": {"fp32": 80.0, "tf32": 1100.0, "bf16": 2250.0, "bandwidth": 8000.0},
+}
+# Of training.precision: bytes of an activation.
+ELEMENT_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2}
+
+# By launch name (the `name` of cuda::start): what is read; what is written. n elements, r rows, c columns, e bytes of an
+# activation and of what a product reads. Parameters of the optimizer, their gradients, tables where rows are looked up,
+# statistics, logits and partial sums have 4. An exp, erf or square root is one FLOP. Each gives (bytes, FLOPs).
+
+
+def up(value, unit):
+    return -(-value // unit)
+
+
+FORMULAS = {
+    # y
+    "fill": lambda n, e=4: (n * e, 0),
+    # x, y; y
+    "add_scaled": lambda n, e=4: (3 * n * e, 2 * n),
+    # x of fp32; y of bf16
+    "convert": lambda n: (6 * n, 0),
+    # x; y
+    "activation_forward": lambda n, e: (2 * n * e, 8 * n),
+    # dy, x, dx; dx
+    "activation_backward": lambda n, e: (4 * n * e, 12 * n),
+    # x and the residual; y
+    "dropout_forward": lambda n, e, residual: ((2 + residual) * n * e, (1 + residual) * n),
+    # dy, dx and dresidual; dx and dresidual
+    "dropout_backward": lambda n, e, residual: ((3 + 2 * residual) * n * e, (2 + residual) * n),
+    # rows of x, indices; y
+    "gather_rows": lambda r, c, e: (2 * r * c * e + 8 * r, 0),
+    # dy, rows of dx, indices; rows of dx
+    "scatter_add_rows": lambda r, c, e: (3 * r * c * e + 8 * r, r * c),
+    # x, gamma, beta; y, mean, inverse_std. The second and third reading of a row is the cache's.
+    "layer_norm_forward": lambda r, c, e: (2 * r * c * e + 8 * c + 8 * r, 8 * r * c),
+    # dy, x, dx, gamma, mean, inverse_std; dx, two partial rows for each 16 rows
+    "layer_norm_backward": lambda r, c, e: (4 * r * c * e + 4 * c + 8 * r + 8 * c * up(r, 16), 16 * r * c),
+    # `count` partial rows of c numbers of e bytes, y; y
+    "add_partials": lambda count, c, e=4: (count * c * e + 8 * c, count * c),
+    # x; a partial row for each 64 rows
+    "column_sum": lambda r, c, e: (r * c * e + 4 * c * up(r, 64), r * c),
+    # x. The sums, one of many thousand elements, are left out.
+    "sum_of_squares": lambda n: (4 * n, 2 * n),
+    # sums of squares, one for each 16,384 elements
+    "decide_step": lambda n: (8 * up(n, 16384), up(n, 16384)),
+    # a loss; the sum of all
+    "add_loss": lambda: (24, 1),
+    # value, gradient and two moments, each read and written (the gradient as zero)
+    "adam_step": lambda n: (32 * n, 14 * n),
+    # the same with a velocity in place of the moments
+    "sgd_step": lambda n: (24 * n, 6 * n),
+    "rmsprop_step": lambda n: (32 * n, 12 * n),
+    # ids, rows of the table; y (bags of one id)
+    "embedding_bag_forward": lambda r, c, e: (r * c * (4 + e) + 4 * r, r * c),
+    # ids; keys, numbers
+    "number_occurrences": lambda n: (12 * n, 0),
+    # keys for the histogram; then pairs read and written for every 8 bits of the ids
+    "radix sort": lambda n, bits: (4 * n + 16 * n * up(bits, 8), 0),
+    # numbers, ids; rows, factors, pieces
+    "cut_runs": lambda n: (24 * n, 0),
+    # dy, rows, factors, pieces; `distinct` table rows read and written. Partial rows of long runs are left out.
+    "embedding_bag_backward": lambda n, c, e, distinct: (n * c * e + 16 * n + 8 * distinct * c, n * c),
+    # ids; a partial row of 64 occurrences, at most
+    "embedding_bag_long_runs": lambda n, c: (4 * n + 4 * c * up(n, 64), c * up(n, 64)),
+    # q of the queries, k and v of the rows (r, sequences of `length`); y, log_sum_exp. Scores stay in the kernel.
+    "attention_forward": lambda queries, r, c, e, heads, length: (
+        (2 * queries + 2 * r) * c * e + 4 * queries * heads, queries * length * (4 * c + 5 * heads)),
+    # dy, y; delta, starts
+    "attention_row_dots": lambda queries, c, e, heads: (2 * queries * c * e + 4 * queries * heads + 4 * queries,
+                                                       2 * queries * c),
+    # q, dy, dq of the queries, k and v of the rows, log_sum_exp, delta; dq. Scores are computed again.
+    "attention_query_gradients": lambda queries, r, c, e, heads, length: (
+        (4 * queries + 2 * r) * c * e + 8 * queries * heads, queries * length * (6 * c + 6 * heads)),
+    # the same without dq, and dk, dv; dk, dv
+    "attention_key_gradients": lambda queries, r, c, e, heads, length: (
+        (2 * queries + 6 * r) * c * e + 8 * queries * heads, queries * length * (8 * c + 6 * heads)),
+    # a (m, k), b (k, n), bias, c (m, n) where it is added into; c, of `out` bytes
+    "cublasLtMatmul": lambda m, n, k, e, out, accumulate=False, bias=False: (
+        (m * k + k * n) * e + m * n * out * (1 + accumulate) + n * e * bias, 2 * m * n * k),
+    # logits; dz. The second reading of a row is the cache's.
+    "masked_item_loss_rows": lambda r, c, e: (r * c * (4 + e) + 12 * r, 6 * r * c),
+    # losses of rows
+    "masked_item_loss_sum": lambda r: (4 * r, r),
+    # bias; c
+    "write_bias": lambda n, c: (4 * n + 4 * c, 0),
+    # scores; the best k with their places
+    "top_k": lambda r, c, k: (4 * r * c + 8 * r * k, r * c),
+    # scores, once for each target (from the cache from the second on)
+    "count_ranks": lambda r, c: (4 * r * c, 2 * r * c),
+    # gradients of activations, which start at zero
+    "cudaMemset": lambda n, e: (n * e, 0),
+}
+for kind in ("forward", "query_gradients", "key_gradients"):
+    FORMULAS[f"attention_{kind}_bf16"] = FORMULAS[f"attention_{kind}"]
+
+
+def peak_of(name, precision):
+    """The unit that a launch's FLOPs are done by: attention in fp32 and all that is no product take FMA units."""
+    return precision if name == "cublasLtMatmul" or name.endswith("_bf16") else "fp32"
+
+
+class Shape:
+    """BERT4Rec as layers/models/bert4rec.cpp makes it by default, and a batch of sequences of one length."""
+
+    def __init__(self, name, hidden, heads, items, length, sequences=256, layers=2, masked_share=0.2, piece=8192):
+        self.name, self.hidden, self.heads, self.items, self.length = name, hidden, heads, items, length
+        self.sequences, self.layers, self.masked_share = sequences, layers, masked_share
+        self.pieces = up(sequences * length, piece) if piece else 1  # training.micro_batch_tokens
+
+    def parameters(self):
+        d = self.hidden
+        return ((self.items + 1 + self.length) * d + self.layers * (12 * d * d + 13 * d) + d * d + 5 * d + self.items)
+
+    def table(self):
+        return vars(self) | {"parameters": self.parameters()}
+
+
+SHAPES = [
+    Shape("ml-1m-d64", hidden=64, heads=2, items=3416, length=200),
+    Shape("ml-1m-d256", hidden=256, heads=4, items=3416, length=200),
+    Shape("short-d64", hidden=64, heads=2, items=12101, length=9),
+    Shape("short-d256", hidden=256, heads=4, items=12101, length=9),
+    Shape("million-d64", hidden=64, heads=2, items=1_000_000, length=200),
+    Shape("million-d256", hidden=256, heads=4, items=1_000_000, length=200),
+]
+
+
+class Calls:
+    """The launches of a step: (launch name, arguments of its formula, how often)."""
+
+    def __init__(self, shape, precision):
+        self.shape, self.precision, self.e = shape, precision, ELEMENT_BYTES[precision]
+        self.list, self.times = [], 1
+
+    def __call__(self, name, **arguments):
+        self.list.append((name, arguments, self.times))
+
+    def product(self, m, n, k, **more):
+        self("cublasLtMatmul", m=m, n=n, k=k, e=self.e, **({"out": self.e} | more))
+
+    def zero(self, n):
+        self("cudaMemset", n=n, e=self.e)
+
+    def linear(self, r, n_in, n_out):
+        self.product(r, n_out, n_in, bias=True)
+        self.zero(r * n_out)
+        self("column_sum", r=r, c=n_out, e=self.e)
+        self("add_partials", count=up(r, 64), c=n_out)
+        self.product(n_out, n_in, r, out=4, accumulate=True)
+        self.product(r, n_in, n_out, accumulate=True)
+
+    def norm(self, r):
+        c = self.shape.hidden
+        self("layer_norm_forward", r=r, c=c, e=self.e)
+        self.zero(r * c)
+        self("layer_norm_backward", r=r, c=c, e=self.e)
+        self("add_partials", count=up(r, 16), c=2 * c)
+
+    def dropout(self, n, residual):
+        self("dropout_forward", n=n, e=self.e, residual=residual)
+        self.zero(n)
+        self("dropout_backward", n=n, e=self.e, residual=residual)
+
+    def activation(self, n):
+        self("activation_forward", n=n, e=self.e)
+        self.zero(n)
+        self("activation_backward", n=n, e=self.e)
+
+    def embedding(self, r, table_rows):
+        c = self.shape.hidden
+        self("embedding_bag_forward", r=r, c=c, e=self.e)
+        self.zero(r * c)
+        self("number_occurrences", n=r)
+        self("radix sort", n=r, bits=max(1, (table_rows - 1).bit_length()))
+        self("cut_runs", n=r)
+        self("embedding_bag_backward", n=r, c=c, e=self.e, distinct=min(r, table_rows))
+        self("embedding_bag_long_runs", n=r, c=c)
+
+    def attention(self, queries, r):
+        s = self.shape
+        arguments = {"queries": queries, "r": r, "c": s.hidden, "e": self.e, "heads": s.heads, "length": s.length}
+        kind = "_bf16" if self.precision == "bf16" else ""
+        self(f"attention_forward{kind}", **arguments)
+        self.zero(queries * s.hidden)
+        self("attention_row_dots", queries=queries, c=s.hidden, e=self.e, heads=s.heads)
+        self(f"attention_query_gradients{kind}", **arguments)
+        self(f"attention_key_gradients{kind}", **arguments)
+
+    def loss(self, masked):
+        """kernels/cuda/masked_item_loss.cu: logits, and dz beside them where it is bf16, in chunks of up to 128 MiB."""
+        c, items = self.shape.hidden, self.shape.items
+        row_bytes = up(items, 16 // self.e) * (16 // self.e) * (4 if self.e == 4 else 4 + self.e)
+        chunk = min(masked, max(16, min(1024, (128 << 20) // row_bytes)))
+        for rows in [chunk] * (masked // chunk) + [masked % chunk] * (masked % chunk > 0):
+            self.product(rows, items, c, out=4, bias=True)
+            self("masked_item_loss_rows", r=rows, c=items, e=self.e)
+            self.product(rows, c, items, accumulate=True)
+            self.product(items, c, rows, out=4, accumulate=True)
+            self("add_partials", count=rows, c=items, e=self.e)
+        self("masked_item_loss_sum", r=masked)
+
+
+def step_calls(shape, precision):
+    """Forward and backward of every piece in the order of bert4rec.cpp, then the optimizer."""
+    calls = Calls(shape, precision)
+    calls.times = shape.pieces
+    c, rows = shape.hidden, shape.sequences * shape.length // shape.pieces
+    masked = max(1, round(shape.masked_share * rows))
+    calls.embedding(rows, shape.items + 1)
+    calls.embedding(rows, shape.length)
+    calls.dropout(rows * c, residual=True)  # the sum of both
+    calls.dropout(rows * c, residual=False)
+    for layer in range(shape.layers):
+        left = masked if layer + 1 == shape.layers else rows  # the last block goes on with the masked rows only
+        calls.norm(rows)
+        calls.linear(rows, c, 3 * c)
+        calls.attention(left, rows)
+        if left != rows:
+            calls("gather_rows", r=left, c=c, e=calls.e)
+            calls.zero(left * c)
+            calls("scatter_add_rows", r=left, c=c, e=calls.e)
+        calls.linear(left, c, c)
+        calls.dropout(left * c, residual=True)
+        calls.norm(left)
+        calls.linear(left, c, 4 * c)
+        calls.activation(left * 4 * c)
+        calls.linear(left, 4 * c, c)
+        calls.dropout(left * c, residual=True)
+    calls.norm(masked)
+    calls.linear(masked, c, c)
+    calls.activation(masked * c)
+    calls.norm(masked)
+    calls.loss(masked)
+    calls("add_loss")
+    calls.times = 1
+    calls("sum_of_squares", n=shape.parameters())
+    calls("decide_step", n=shape.parameters())
+    calls("adam_step", n=shape.parameters())
+    if precision == "bf16":
+        calls("convert", n=shape.parameters())
+    return calls.list
+
+
+def model_flops(shape):
+    """FLOPs of a step that the model needs: its products, without the scores that backward computes again."""
+    total = 0
+    for name, arguments, times in step_calls(shape, "fp32"):
+        if name == "cublasLtMatmul":
+            total += times * FORMULAS[name](**arguments)[1]
+        elif name == "attention_forward":
+            total += times * 12 * arguments["queries"] * arguments["length"] * arguments["c"]
+    return total
+
+
+def seconds(name, byte_count, flops, precision, sheet):
+    """The larger of bytes over bandwidth and FLOPs over peak."""
+    return max(byte_count / (sheet["bandwidth"] * 1e9), flops / (sheet[peak_of(name, precision)] * 1e12))
+
+
+def roofline(shape, precision):
+    """Per launch name of a step: launches, bytes, FLOPs and seconds on each GPU."""
+    rows = {}
+    for name, arguments, times in step_calls(shape, precision):
+        row = rows.setdefault(name, {"launches": 0, "bytes": 0, "flops": 0, "seconds": dict.fromkeys(DATA_SHEETS, 0.0)})
+        byte_count, flops = FORMULAS[name](**arguments)
+        row["launches"] += times
+        row["bytes"] += times * byte_count
+        row["flops"] += times * flops
+        for gpu, sheet in DATA_SHEETS.items():
+            row["seconds"][gpu] += times * seconds(name, byte_count, flops, precision, sheet)
+    return rows
