@@ -10,6 +10,7 @@ git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs clang-format --dry-run --Werro
 scripts/check_includes.sh
 if command -v python3 >/dev/null; then
   python3 scripts/scaling_model.py --check
+  python3 scripts/kernel_report.py --check
 fi
 scripts/build.sh asan
 ctest --preset asan -j "$(nproc)"

@@ -1,13 +1,13 @@
-"""Bytes and FLOPs of every launch of a BERT4Rec training step, and the least time that they take. COMPUTED, NOT MEASURED.
+"""Bytes, FLOPs and the least time of every launch of a BERT4Rec training step. COMPUTED, NOT MEASURED.
 
 Each array of a launch counts once as read and once as written, also where caches would hold it from one launch to the
-next. Left out: launch latency, tails of grids, what a kernel reads again from the caches, integer work (Philox), unequal
-lengths of sequences. scripts/kernel_report.py prints it, scripts/gpu_check.sh compares it with a GPU.
+next. Left out: launch latency, tails of grids, what a kernel reads again from the caches, integer work (Philox),
+sequences of unequal length. scripts/kernel_report.py prints it, scripts/gpu_check.sh compares it with a GPU.
 """
 
-# SXM modules, dense. TFLOP/s of fp32's FMA units and of the tensor cores, GB/s of memory. A100: "NVIDIA A100 Tensor Core
-# GPU", 80 GB. H100: "NVIDIA H100 Tensor Core GPU" (its tensor figures are with sparsity: half). B200: "NVIDIA Blackwell
-# Architecture Technical Brief", HGX B200, one GPU.
+# SXM modules, dense. TFLOP/s of fp32's FMA units and of the tensor cores, GB/s of memory. A100: data sheet "NVIDIA A100
+# Tensor Core GPU", 80 GB. H100: "NVIDIA H100 Tensor Core GPU", half of its tensor figures, which are with sparsity.
+# B200: "NVIDIA Blackwell Architecture Technical Brief", HGX B200, one GPU.
 DATA_SHEETS = {
     "A100": {"fp32": 19.5, "tf32": 156.0, "bf16": 312.0, "bandwidth": 2039.0},
     "H100": {"fp32": 67.0, "tf32": 494.5, "bf16": 989.0, "bandwidth": 3350.0},
@@ -16,9 +16,9 @@ DATA_SHEETS = {
 # Of training.precision: bytes of an activation.
 ELEMENT_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2}
 
-# By launch name (the `name` of cuda::start): what is read; what is written. n elements, r rows, c columns, e bytes of an
-# activation and of what a product reads. Parameters of the optimizer, their gradients, tables where rows are looked up,
-# statistics, logits and partial sums have 4. An exp, erf or square root is one FLOP. Each gives (bytes, FLOPs).
+# By launch name (the `name` of cuda::start): what is read; what is written. n elements, r rows, c columns, e bytes of
+# an activation and of what a product reads. The optimizer's parameters, their gradients, tables where rows are looked
+# up, statistics, logits and partial sums have 4. An exp, erf or square root is one FLOP. Each gives (bytes, FLOPs).
 
 
 def up(value, unit):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the compiler made of the CUDA kernels, and the time that a training step's bytes and FLOPs need at least.
 
-Kernels: every entry that nvcc finds in kernels/cuda/*.cu with the flags and architectures of kernels/cuda/toolkit.cmake;
+Kernels: every entry that nvcc finds in kernels/cuda/*.cu with the flags and architectures of its toolkit.cmake:
 registers, static shared memory, spills and local memory are ptxas's words. Threads and dynamic shared memory are what
 the launch asks for (LAUNCHES below, checked against the kernel's launch bounds), since no compiler knows them. Blocks a
 multiprocessor is NVIDIA's cuda_occupancy.h, fed with the limits of LIMITS.
@@ -27,8 +27,9 @@ from kernel_formulas import DATA_SHEETS, ELEMENT_BYTES, FORMULAS, SHAPES, Calls,
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# CUDA C++ Programming Guide, "Technical Specifications per Compute Capability": multiprocessors, KiB of shared memory of
-# a multiprocessor and of a block. Everywhere 65,536 registers, 2,048 threads, 1 KiB a block for the system.
+# CUDA C++ Programming Guide, "Technical Specifications per Compute Capability": KiB of shared memory, of a
+# multiprocessor and of a block; multiprocessors of the data sheets' modules. Everywhere 65,536 registers, 2,048
+# threads, and 1 KiB of a block's shared memory for the system.
 LIMITS = {
     "sm_80": {"major": 8, "minor": 0, "sms": 108, "shared": 164, "block_shared": 163},
     "sm_90": {"major": 9, "minor": 0, "sms": 132, "shared": 228, "block_shared": 227},
@@ -139,7 +140,7 @@ LAUNCHES = [
     # CUB's: it chooses threads by what it finds at run time.
     ("radix sort", r"\bcub::", None, no_shared),
     # What profilers show of cuBLASLt.
-    ("cublasLtMatmul", r"(?i:gemm|cutlass|cublas|splitk)", None, no_shared),
+    ("cublasLtMatmul", r"^(?!.*itemloom).*(?i:gemm|cutlass|cublas|splitk)", None, no_shared),
 ]
 
 
@@ -227,7 +228,7 @@ def compile_file(nvcc, flags, architectures, source):
 
 
 def add_occupancy(rows, include):
-    known = [row for row in rows if row["threads"] and row["arch"] in LIMITS]
+    known = [row for row in rows if row["launch"] and row["threads"] and row["arch"] in LIMITS]
     if not (pathlib.Path(include) / "cuda_occupancy.h").exists():
         return f"no occupancy: {include} has no cuda_occupancy.h"
     with tempfile.TemporaryDirectory() as folder:
@@ -262,9 +263,9 @@ def compiled_kernels(only):
         row["launch"], row["threads"], row["dynamic_shared"] = launch_of(row["kernel"])
         bound = row.pop("bound")
         if row["launch"] is None:
-            row["threads"], row["dynamic_shared"] = bound, 0
+            row["threads"] = bound
         elif row["threads"] and bound and row["threads"] > bound:
-            sys.exit(f"kernel_report.py: {row['launch']} is listed with {row['threads']} threads, but compiled for {bound}")
+            sys.exit(f"kernel_report.py: {row['launch']} is listed with {row['threads']} threads, not {bound} at most")
     note = add_occupancy(rows, pathlib.Path(nvcc).resolve().parent.parent / "include")
     return rows, note
 
@@ -279,11 +280,12 @@ def short(kernel):
 
 def print_kernels(rows, note):
     print("Kernels, by nvcc. shared: static + dynamic bytes; blocks: of a multiprocessor, by cuda_occupancy.h")
-    print(f"{'launch':26}{'kernel':78}{'arch':7}{'regs':>5}{'shared':>14}{'threads':>8}{'blocks':>7}{'occ':>6} local spill")
+    print(f"{'launch':32}{'kernel':78}{'arch':7}{'regs':>5}{'shared':>14}{'threads':>8}{'blocks':>7}{'occ':>6}"
+          " local spill")
     for row in rows:
-        shared = f"{row['static_shared']} + {row['dynamic_shared']}"
+        shared = f"{row['static_shared']} + {'?' if row['dynamic_shared'] is None else row['dynamic_shared']}"
         occupancy = f"{100 * row['occupancy']:.0f} %" if "occupancy" in row else "-"
-        print(f"{row['launch'] or '-':26}{short(row['kernel']):78}{row['arch']:7}{row['registers']:5}{shared:>14}"
+        print(f"{row['launch'] or '-':32}{short(row['kernel']):78}{row['arch']:7}{row['registers']:5}{shared:>14}"
               f"{row['threads'] or '-':>8}{row.get('blocks', '-'):>7}{occupancy:>6}{row['local']:6}"
               f"{row['spill_stores'] + row['spill_loads']:6}")
     spilling = [row for row in rows if row["local"] or row["spill_stores"] or row["spill_loads"]]
@@ -296,23 +298,27 @@ def print_kernels(rows, note):
 def print_rooflines(launches, precision):
     print(f"\nA training step in {precision} by the formulas of kernel_formulas.py. COMPUTED, NOT MEASURED.")
     for gpu, sheet in DATA_SHEETS.items():
-        print(f"  {gpu}: fp32 {sheet['fp32']}, tf32 {sheet['tf32']}, bf16 {sheet['bf16']} TFLOP/s, {sheet['bandwidth']} GB/s")
+        peaks = ", ".join(f"{name} {sheet[name]}" for name in ELEMENT_BYTES)
+        print(f"  {gpu}: {peaks} TFLOP/s, {sheet['bandwidth']} GB/s")
     for shape in SHAPES:
         rows = roofline(shape, precision)
-        print(f"\n{shape.name}: {shape.sequences} sequences of {shape.length} in {shape.pieces} pieces, d {shape.hidden}, "
-              f"{shape.heads} heads, {shape.layers} layers, {shape.items:,} items, {shape.masked_share} masked; "
+        print(f"\n{shape.name}: {shape.sequences} sequences of {shape.length} in {shape.pieces} pieces,"
+              f" d {shape.hidden}, {shape.heads} heads, {shape.layers} layers, {shape.items:,} items,"
+              f" {shape.masked_share} masked; "
               f"{model_flops(shape) / 1e9:.1f} GFLOP of the model a step")
-        print(f"{'launch':28}{'launches':>9}{'MB':>12}{'GFLOP':>10}" + "".join(f"{gpu + ' us':>12}" for gpu in DATA_SHEETS))
+        print(f"{'launch':32}{'launches':>9}{'MB':>12}{'GFLOP':>10}"
+              + "".join(f"{gpu + ' us':>12}" for gpu in DATA_SHEETS))
         for name, row in sorted(rows.items(), key=lambda item: -item[1]["seconds"]["H100"]):
-            print(f"{name:28}{row['launches']:9}{row['bytes'] / 1e6:12.2f}{row['flops'] / 1e9:10.2f}"
+            print(f"{name:32}{row['launches']:9}{row['bytes'] / 1e6:12.2f}{row['flops'] / 1e9:10.2f}"
                   + "".join(f"{1e6 * value:12.1f}" for value in row["seconds"].values()))
         totals = {gpu: sum(row["seconds"][gpu] for row in rows.values()) for gpu in DATA_SHEETS}
-        print(f"{'all':28}{sum(row['launches'] for row in rows.values()):9}"
+        print(f"{'all':32}{sum(row['launches'] for row in rows.values()):9}"
               f"{sum(row['bytes'] for row in rows.values()) / 1e6:12.2f}"
               f"{sum(row['flops'] for row in rows.values()) / 1e9:10.2f}"
               + "".join(f"{1e6 * value:12.1f}" for value in totals.values()))
     unused = sorted(launches - set(roofline(SHAPES[0], precision)))
-    print("\nno part of this step: " + ", ".join(f"{name}{'' if name in FORMULAS else ' (no formula: -)'}" for name in unused))
+    print("\nno part of this step: " + ", ".join(unused))
+    print("without a formula: " + (", ".join(sorted(launches - set(FORMULAS))) or "-"))
 
 
 # --- what a profiler measured ----------------------------------------------------------------------------------------
@@ -443,9 +449,10 @@ def check_counters():
         compare(launch, both, expected[launch]["bytes"])
     # Every warp reads the step's decision, too, which is nothing where there are many; four arrays are written.
     compare("adam_step", device_bytes(kernels, "adam_step", "store"), expected["adam_step"]["bytes"] / 2)
-    # A thread of dropout has 32 bytes and stores them as two halves, so each sector is touched twice: "ideal" once. Layer
-    # norm reads rows again, but writes once.
-    compare("dropout_forward", device_bytes(kernels, "dropout_forward", "store", "ideal"), 4 * c * (4 * rows + 2 * masked))
+    # A thread of dropout stores its 32 bytes as two halves, so each sector is touched twice: "ideal" counts it once.
+    compare("dropout_forward", device_bytes(kernels, "dropout_forward", "store", "ideal"),
+            4 * c * (4 * rows + 2 * masked))
+    # Rows are read again, but written once.
     norms = 3 * rows + 3 * masked
     compare("layer_norm_forward", device_bytes(kernels, "layer_norm_forward", "store"), 4 * norms * c + 2 * 32 * norms)
     return f"the emulation counts the formulas' bytes ({rows} rows, {masked} masked)"
@@ -461,7 +468,7 @@ def main():
     parser.add_argument("--shape", choices=[shape.name for shape in SHAPES], help="of the --measured run")
     parser.add_argument("--steps", type=int, help="of the --measured run")
     parser.add_argument("--gpu", choices=list(DATA_SHEETS), help="of the --measured run")
-    parser.add_argument("--check", action="store_true", help="compare with values computed by hand and with the emulation")
+    parser.add_argument("--check", action="store_true", help="compare with what was computed by hand or counted")
     a = parser.parse_args()
     if a.check:
         check_parsers()
@@ -482,8 +489,8 @@ def main():
         print_rooflines({name for name, *_ in LAUNCHES}, a.precision)
         report = {"kernels": kernels, "computed_not_measured": True, "precision": a.precision,
                   "data_sheets": DATA_SHEETS, "limits": LIMITS,
-                  "steps": [shape.table() | {"model_flops": model_flops(shape), "launches": roofline(shape, a.precision)}
-                            for shape in SHAPES]}
+                  "steps": [shape.table() | {"model_flops": model_flops(shape),
+                                             "launches": roofline(shape, a.precision)} for shape in SHAPES]}
     if a.json:
         pathlib.Path(a.json).write_text(json.dumps(report, indent=1) + "\n")
 

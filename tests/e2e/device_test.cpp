@@ -1,4 +1,4 @@
-// The program on a GPU, or on the emulation that stands for one.
+// The program on a GPU, or on the emulation that stands for one. Tests tagged [gpus] need several.
 #ifdef ITEMLOOM_CUDA
 
 #include <unistd.h>
@@ -58,7 +58,7 @@ TEST_CASE("an interrupted run on a GPU goes on to the bit", "[e2e][device]") {
   REQUIRE(train(job, "halves", "cuda", 2, kResume) == whole);
 }
 
-TEST_CASE("ranks with a GPU each train as one does", "[e2e][mpi][device]") {
+TEST_CASE("ranks with a GPU each train as one does", "[e2e][mpi][device][gpus]") {
   if (!test::has_mpirun()) return;
   const Job job;
   train(job, "one", "cuda", 2);
@@ -68,7 +68,7 @@ TEST_CASE("ranks with a GPU each train as one does", "[e2e][mpi][device]") {
   job.require_same_course("sharded", "one");
 }
 
-TEST_CASE("a run in bf16 goes on to the bit, in ranks too, and evaluates on either device", "[e2e][device]") {
+TEST_CASE("a run in bf16 goes on to the bit, in ranks too, and evaluates on either device", "[e2e][device][gpus]") {
   const Job job;
   const Words bf16 = test::settings({"training.precision=bf16"});
   train(job, "fp32", "cuda", 2);
@@ -92,7 +92,7 @@ TEST_CASE("a run in bf16 goes on to the bit, in ranks too, and evaluates on eith
   }
 }
 
-TEST_CASE("a rank with a GPU that is killed in the middle of steps ends the other one", "[e2e][mpi][device]") {
+TEST_CASE("a rank with a GPU that is killed in the middle of steps ends the other one", "[e2e][mpi][device][gpus]") {
   if (!test::has_mpirun()) return;
   const Job job;
   const Words more = test::settings({"device=cuda", "training.threads=1", "training.epochs=100000"});
@@ -125,6 +125,7 @@ TEST_CASE("steps without a finite gradient end a run on a GPU, which says up to 
   REQUIRE(reason(gpu.error) == reason(cpu.error));
 }
 
+#ifdef ITEMLOOM_CUDA_EMULATED
 TEST_CASE("a GPU that is too small for a step says before the first one what to turn down", "[e2e][device]") {
   const Job job;
   const Words more = test::settings({"device=cuda", "model.hidden_size=256", "model.layers=4",
@@ -137,6 +138,7 @@ TEST_CASE("a GPU that is too small for a step says before the first one what to 
           std::string::npos);
   REQUIRE(result.error.find("step 1/") == std::string::npos);
 }
+#endif
 
 TEST_CASE("evaluation on a GPU is that on the CPU", "[e2e][device]") {
   const Job job;

@@ -99,7 +99,7 @@ TEST_CASE("a GPU trains as the CPU does, and twice to the same bits", "[ranks][d
   REQUIRE(alone == train_in(1, config, DeviceKind::kCuda).front());
 }
 
-TEST_CASE("GPUs that meet by NCCL train as one does", "[ranks][device]") {
+TEST_CASE("GPUs that meet by NCCL train as one does", "[ranks][device][gpus]") {
   const Outcome alone = train_in(1, test::small_config(false, false), DeviceKind::kCuda).front();
   for (const bool sharded : {false, true}) {
     for (const int ranks : {2, 3}) {

@@ -118,7 +118,7 @@ TEST_CASE("the CPU knows what came of a step when it returns", "[trainer]") {
 }
 
 #ifdef ITEMLOOM_CUDA
-TEST_CASE("a gradient that is not finite skips the step on all GPUs", "[trainer][device]") {
+TEST_CASE("a gradient that is not finite skips the step on all GPUs", "[trainer][device][gpus]") {
   require_skips(DeviceKind::kCuda);
 }
 
