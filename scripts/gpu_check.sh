@@ -310,7 +310,7 @@ check_driver || without_gpu
 check_toolkit || exit 1
 step build build_preset
 if $failed; then
-  tail -n 20 "$out/build.log" >&2 || true
+  tail -n 20 "$out/build.log" >&2 2>/dev/null || true
   exit 1
 fi
 step tests run_tests
