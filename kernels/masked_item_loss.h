@@ -23,8 +23,9 @@
 
 namespace itemloom {
 
-// Rows of a tile of logits on CUDA, of `row_bytes` each: as many as keep a tile within 128 MiB, but 16 to 1024.
-inline constexpr int64_t kMostLossTileBytes = int64_t{128} << 20;
+// Rows of a tile of logits on CUDA, of `row_bytes` each: as many as keep a tile within 1 GiB, but 16 to 1024. Every
+// tile reads the whole table and adds to its whole gradient, so a tile of few rows moves more of those than of logits.
+inline constexpr int64_t kMostLossTileBytes = int64_t{1} << 30;
 constexpr int64_t loss_tile_rows(int64_t rows, int64_t row_bytes) {
   return std::min(rows, std::clamp<int64_t>(kMostLossTileBytes / row_bytes, 16, 1024));
 }

@@ -200,10 +200,10 @@ class Calls:
         self(f"attention_key_gradients{kind}", **arguments)
 
     def loss(self, masked):
-        """kernels/cuda/masked_item_loss.cu: logits, and dz beside them where it is bf16, in chunks of up to 128 MiB."""
+        """kernels/cuda/masked_item_loss.cu: logits, and dz beside them where it is bf16, in chunks of up to 1 GiB."""
         c, items = self.shape.hidden, self.shape.items
         row_bytes = up(items, 16 // self.e) * (16 // self.e) * (4 if self.e == 4 else 4 + self.e)
-        chunk = min(masked, max(16, min(1024, (128 << 20) // row_bytes)))
+        chunk = min(masked, max(16, min(1024, (1 << 30) // row_bytes)))
         for rows in [chunk] * (masked // chunk) + [masked % chunk] * (masked % chunk > 0):
             self.product(rows, items, c, out=4, bias=True)
             self("masked_item_loss_rows", r=rows, c=items, e=self.e)

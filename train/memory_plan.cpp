@@ -47,7 +47,8 @@ int64_t activation_bytes(Device& device, const Bert4Rec& model, const PackedBatc
 int64_t workspace_bytes(const Config& config, int64_t rows, int64_t items) {
   if (config.device != "cuda") return 0;
   const int64_t row_bytes = items * (config.training.precision == "bf16" ? 6 : 4);
-  return kBlasWorkspaceBytes + loss_tile_rows(rows, row_bytes) * row_bytes;
+  // Scratch grows by a quarter more than it is asked for.
+  return kBlasWorkspaceBytes + loss_tile_rows(rows, row_bytes) * row_bytes * 5 / 4;
 }
 
 std::string megabytes(int64_t bytes) {
@@ -65,10 +66,10 @@ MemoryPlan plan_memory(const Config& config, const Windows& windows, int64_t ite
   const ParameterStore& store = instance.parameters();
   const int64_t buffer = store.size() * static_cast<int64_t>(sizeof(float));
   const bool sharded = config.optimizer.sharded && communicator.size() > 1;
-  const Optimizer optimizer = sharded
-                                  ? Optimizer(config.optimizer, store, device,
-                                              {share_of({0, store.size()}, communicator.rank(), communicator.size())})
-                                  : Optimizer(config.optimizer, store, device);
+  const Optimizer optimizer =
+      sharded ? Optimizer(config.optimizer, store, device,
+                          {share_of({0, store.size()}, communicator.size() - 1, communicator.size())})
+              : Optimizer(config.optimizer, store, device);
   const PackedBatch piece = largest_piece(bounds.piece_rows);
   int waiting = 0;
   for (int local = shards.local_shards; local > 1; local /= 2) ++waiting;

@@ -14,16 +14,16 @@ namespace itemloom {
 struct MemoryPlan {
   int64_t parameters;       // fp32, and with training.precision bf16 their rounded copy
   int64_t gradients;        // with training.bitwise_across_ranks also those that wait for other parts of a batch
-  int64_t optimizer_state;  // with optimizer.sharded this rank's share
+  int64_t optimizer_state;  // with optimizer.sharded about the largest share of a rank
   int64_t activations;      // at most, of the largest piece of a batch that can come, and their gradients
-  int64_t workspace;        // on a GPU: cuBLAS's, and a tile of logits
+  int64_t workspace;        // on a GPU: cuBLAS's, and about what a tile of logits takes
 
   int64_t total() const { return parameters + gradients + optimizer_state + activations + workspace; }
   std::string text() const;
 };
 
-// For this rank. The step is walked through on a device that computes nothing, so that the sums are those
-// of the real one.
+// Of a training step by each of the communicator's ranks; ranking in a validation takes some more. The step is walked
+// through on a device that computes nothing, so that its activations are those of the real one.
 MemoryPlan plan_memory(const Config& config, const Windows& windows, int64_t items, const Communicator& communicator);
 
 }  // namespace itemloom

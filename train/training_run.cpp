@@ -424,13 +424,13 @@ void TrainingRun::reserve_activations() {
   if (device_.kind() != DeviceKind::kCuda) return;
   const MemoryPlan plan =
       plan_memory(config_, training_windows(data_, config_.data), data_.dataset.item_count(), communicator_);
-  try {
-    step_.reserve(plan.activations);
-  } catch (const Error& error) {
-    fail(error.what(), " for the activations of a step; turn down training.micro_batch_tokens (",
-         config_.training.micro_batch_tokens, ") or model.hidden_size (", config_.model.hidden_size,
-         "); train --dry-run tells what a step needs");
-  }
+  together(communicator_, [&] {
+    try {
+      step_.reserve(plan.activations);
+    } catch (const Error& error) {
+      fail("the activations of the largest step need ", plan.activations >> 20, " MiB: ", error.what());
+    }
+  });
 }
 
 RunOutcome TrainingRun::run() {

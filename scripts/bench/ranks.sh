@@ -38,6 +38,7 @@ train() {
   rm -rf "$folder/run-$processor"
 }
 processors=($(taskset -cp $$ | sed 's/.*: //' | tr ',' '\n' | awk -F- '{ for (p = $1; p <= ($2 == "" ? $1 : $2); ++p) print p }'))
+[ ${#processors[@]} -ge 2 ] || { echo "ranks.sh: needs two processors" >&2; exit 1; }
 processor=${processors[0]}
 for ((round = 0; round < rounds; ++round)); do
   train whole 1 2 "$batch" "$@"

@@ -67,8 +67,11 @@ void add_train_command(CLI::App& app, const Ranks& ranks) {
   CLI::Option* run = command->add_option("--run", options->run, "The folder of the run; made if it is not there");
   command->add_option("--set", options->settings, "KEY=VALUE over the config's; may be given again")
       ->allow_extra_args(false);
-  command->add_flag("--dry-run", options->dry_run, "Only say what memory each rank's device would need");
-  command->add_flag("--resume", options->resume, "Go on from the run's last checkpoint, exact to the bit");
+  CLI::Option* resume =
+      command->add_flag("--resume", options->resume, "Go on from the run's last checkpoint, exact to the bit");
+  command->add_flag("--dry-run", options->dry_run, "Only say what memory each rank's device would need")
+      ->excludes(run)
+      ->excludes(resume);
   command->footer(
       "Examples:\n"
       "  itemloom train configs/online-retail.json --run runs/retail\n"
