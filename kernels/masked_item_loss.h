@@ -16,6 +16,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "core/bf16.h"
 #include "core/device.h"
@@ -23,11 +24,20 @@
 
 namespace itemloom {
 
-// Rows of a tile of logits on CUDA, of `row_bytes` each: as many as keep a tile within 1 GiB, but 16 to 1024. Every
-// tile reads the whole table and adds to its whole gradient, so a tile of few rows moves more of those than of logits.
+// A tile of logits on CUDA, and of their gradients, which are the same memory where T is float. It has as many rows as
+// keep it within 1 GiB, but 16 to 1024: every tile reads the whole table and adds to its whole gradient, so a tile of
+// few rows moves more of those than of logits.
 inline constexpr int64_t kMostLossTileBytes = int64_t{1} << 30;
-constexpr int64_t loss_tile_rows(int64_t rows, int64_t row_bytes) {
-  return std::min(rows, std::clamp<int64_t>(kMostLossTileBytes / row_bytes, 16, 1024));
+struct LossTile {
+  int64_t rows, stride;  // rows begin where 16 bytes can be read at once
+  int64_t bytes;
+};
+template <class T>
+constexpr LossTile loss_tile(int64_t rows, int64_t items) {
+  const int64_t stride = round_up(items, 16 / int64_t{sizeof(T)});
+  const int64_t row_bytes = stride * (int64_t{sizeof(float)} + (std::is_same_v<T, float> ? 0 : int64_t{sizeof(T)}));
+  rows = std::min(rows, std::clamp<int64_t>(kMostLossTileBytes / row_bytes, 16, 1024));
+  return {rows, stride, rows * row_bytes};
 }
 
 template <class T>

@@ -14,9 +14,6 @@
 namespace itemloom {
 namespace {
 
-// kernels/cuda's cuBLAS has it from the start.
-constexpr int64_t kBlasWorkspaceBytes = int64_t{32} << 20;
-
 // Sequences of one item, and all masked but one: were all of them, gradients of masked rows would take the memory of
 // those of rows, which have other sizes as a rule.
 PackedBatch largest_piece(int64_t rows) {
@@ -46,9 +43,10 @@ int64_t activation_bytes(Device& device, const Bert4Rec& model, const PackedBatc
 
 int64_t workspace_bytes(const Config& config, int64_t rows, int64_t items) {
   if (config.device != "cuda") return 0;
-  const int64_t row_bytes = items * (config.training.precision == "bf16" ? 6 : 4);
+  const LossTile tile =
+      config.training.precision == "bf16" ? loss_tile<Bf16>(rows, items) : loss_tile<float>(rows, items);
   // Scratch grows by a quarter more than it is asked for.
-  return kBlasWorkspaceBytes + loss_tile_rows(rows, row_bytes) * row_bytes * 5 / 4;
+  return cuda_backend::kBlasWorkspaceBytes + tile.bytes * 5 / 4;
 }
 
 std::string megabytes(int64_t bytes) {
@@ -71,10 +69,8 @@ MemoryPlan plan_memory(const Config& config, const Windows& windows, int64_t ite
                           {share_of({0, store.size()}, communicator.size() - 1, communicator.size())})
               : Optimizer(config.optimizer, store, device);
   const PackedBatch piece = largest_piece(bounds.piece_rows);
-  int waiting = 0;
-  for (int local = shards.local_shards; local > 1; local /= 2) ++waiting;
   return {.parameters = buffer + store.bf16_values().size() * static_cast<int64_t>(sizeof(Bf16)),
-          .gradients = buffer * (1 + waiting),
+          .gradients = buffer * (1 + shards.waiting_gradients()),
           .optimizer_state = optimizer.state_bytes(),
           .activations = activation_bytes(device, instance.model(), piece),
           .workspace = workspace_bytes(config, bounds.piece_rows, items)};

@@ -71,7 +71,7 @@ TrainingStep::TrainingStep(Device& device, Communicator& communicator, ModelInst
       arena_(device.kind()),
       told_{Told(device), Told(device)} {
   losses_ = device.allocate(plan_.shards * static_cast<int64_t>(sizeof(double)));
-  for (int shards = plan_.local_shards; shards > 1; shards /= 2) {
+  for (int level = 0; level < plan_.waiting_gradients(); ++level) {
     partials_.push_back(device.allocate(instance.parameters().size() * static_cast<int64_t>(sizeof(float))));
   }
 }

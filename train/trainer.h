@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -64,6 +65,9 @@ struct StepResult {
 // training.gradient_shards, which a number of ranks divides evenly; else one a rank.
 struct ShardPlan {
   int shards, first_shard, local_shards;
+
+  // How many gradients may wait for those of other local shards, which are summed in a tree of so many levels.
+  int waiting_gradients() const { return std::bit_width(static_cast<unsigned>(local_shards)) - 1; }
 };
 ShardPlan shard_plan(const TrainingConfig& config, const Communicator& communicator);
 

@@ -20,6 +20,9 @@ class ExchangeBuffer;
 
 namespace cuda_backend {
 
+// What a context takes for cuBLAS.
+inline constexpr int64_t kBlasWorkspaceBytes = int64_t{32} << 20;
+
 CudaContext* make_context(int ordinal);
 void delete_context(CudaContext* context);
 

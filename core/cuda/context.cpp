@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "core/check.h"
+#include "core/cuda/backend.h"
 #include "core/cuda/nccl_exchange.h"
 #include "core/cuda/staging.h"
 
@@ -72,7 +73,7 @@ CudaContext::CudaContext(int ordinal) : ordinal_(choose_gpu(ordinal)) {
   synchronous_ = synchronous && std::strcmp(synchronous, "1") == 0;
   cuda_check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
   cublas_check(cublasLtCreate(&blas_), "starting cuBLAS");
-  blas_workspace_ = cuda_allocate(kBlasWorkspaceBytes, "taking cuBLAS's working memory");
+  blas_workspace_ = cuda_allocate(cuda_backend::kBlasWorkspaceBytes, "taking cuBLAS's working memory");
   staging_ = std::make_unique<Staging>(*this);
 }
 

@@ -51,7 +51,6 @@ class CudaContext {
   }
   // Working memory of cuBLAS, of a fixed size: it is part of what its choice of an algorithm depends on.
   std::byte* blas_workspace() const { return blas_workspace_; }
-  static constexpr int64_t kBlasWorkspaceBytes = int64_t{32} << 20;
   // Empty until the first product.
   std::shared_ptr<BlasAlgorithms>& blas_algorithms() { return blas_algorithms_; }
 

@@ -123,7 +123,7 @@ cublasLtMatmulAlgo_t choose(CudaContext& context, const BlasShape& shape, const 
   cublasLtMatmulPreference_t made = nullptr;
   cublas_check(cublasLtMatmulPreferenceCreate(&made), kDescribing);
   const Preference preference(made);
-  set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{CudaContext::kBlasWorkspaceBytes});
+  set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{cuda_backend::kBlasWorkspaceBytes});
   set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, uint32_t{CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE});
   set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, shape.b_alignment);
   set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, shape.a_alignment);
@@ -156,7 +156,7 @@ void multiply(CudaStream stream, const MatrixProduct<Operand, Output>& product) 
   const auto& [description, a, b, c] = descriptors;
   cublas_check(cublasLtMatmul(context.blas(), description.get(), &one, product.b.data, a.get(), product.a.data, b.get(),
                               &beta, product.c, c.get(), product.c, c.get(), &place->second, context.blas_workspace(),
-                              CudaContext::kBlasWorkspaceBytes, context.stream()),
+                              cuda_backend::kBlasWorkspaceBytes, context.stream()),
                "multiplying matrices");
   context.after_launch("cublasLtMatmul");
 }

@@ -144,21 +144,18 @@ void add_up(CudaStream stream, const MaskedItemLoss<T>& args) {
   constexpr bool kInPlace = std::is_same_v<T, float>;
   const int64_t rows = args.hidden.rows();
   if (rows > 0) {
-    // Rows begin where 16 bytes can be read at once.
-    const int64_t stride = round_up(args.table.rows(), 16 / int64_t{sizeof(T)});
-    const int64_t row_bytes = stride * (int64_t{sizeof(float)} + (kInPlace ? 0 : int64_t{sizeof(T)}));
-    const int64_t chunk_rows = loss_tile_rows(rows, row_bytes);
-    Chunk<T> chunk{.logits = nullptr, .dz = nullptr, .stride = stride, .first = 0, .rows = 0};
+    const LossTile tile = loss_tile<T>(rows, args.table.rows());
+    Chunk<T> chunk{.logits = nullptr, .dz = nullptr, .stride = tile.stride, .first = 0, .rows = 0};
     cuda::carve_scratch(stream, [&](cuda::Carver& carver) {
-      chunk.logits = carver.take<float>(chunk_rows * stride);
+      chunk.logits = carver.take<float>(tile.rows * tile.stride);
       if constexpr (kInPlace) {
         chunk.dz = chunk.logits;
       } else {
-        chunk.dz = carver.take<T>(chunk_rows * stride);
+        chunk.dz = carver.take<T>(tile.rows * tile.stride);
       }
     });
-    for (; chunk.first < rows; chunk.first += chunk_rows) {
-      chunk.rows = std::min(chunk_rows, rows - chunk.first);
+    for (; chunk.first < rows; chunk.first += tile.rows) {
+      chunk.rows = std::min(tile.rows, rows - chunk.first);
       make_logits(stream, args, chunk);
       cuda::start(stream, "masked_item_loss_rows", args.dhidden ? finish_rows<true, T> : finish_rows<false, T>,
                   cuda::grid(chunk.rows), kThreads, 0, args, chunk);
