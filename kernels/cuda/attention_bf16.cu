@@ -141,39 +141,59 @@ __device__ void copy_keys(const Problem<Bf16>& problem, int head, int first, int
                        [&](int i) { return first + i < end ? problem.part(2, first + i, head) : nullptr; });
 }
 
+// Makes the queries from `first` on stay, begins to copy them, and gives how many there are.
 template <int kSize>
-__global__ void __launch_bounds__(kThreads, forward_blocks(kSize))
-    forward(Problem<Bf16> problem, Matrix<Bf16> y, Matrix<float> log_sum_exp) {
-  __shared__ Resident residents[kHeld];
-  const Tile<kSize> queries{shared_chunks()}, keys = queries.behind(kHeld), values = keys.behind(2 * kStreamed);
-  const MmaPlace place;
+__device__ int hold_queries(const Problem<Bf16>& problem, int first, Resident* residents, const Tile<kSize>& queries) {
   const int thread = static_cast<int>(threadIdx.x), head = static_cast<int>(blockIdx.y);
-  const int first = static_cast<int>(blockIdx.x) * kHeld, count = min(kHeld, problem.queries - first);
+  const int count = min(kHeld, problem.queries - first);
   if (thread < kHeld) residents[thread] = problem.query(first + thread);
   __syncthreads();
   copy_rows<kHeld>(problem.columns, queries,
                    [&](int i) { return i < count ? problem.part(0, residents[i].row, head) : nullptr; });
+  return count;
+}
+
+// Lets the keys and values that `count` queries meet stream past: body(first key, keys, values, pairs) for each tile
+// that the warp meets.
+template <int kSize, class Body>
+__device__ void for_key_tiles(const Problem<Bf16>& problem, const MmaPlace& place, const Resident* residents, int count,
+                              const Tile<kSize>& keys, Body body) {
+  const int head = static_cast<int>(blockIdx.y), end = residents[count - 1].end;
+  const Tile<kSize> values = keys.behind(2 * kStreamed);
+  const auto copy = [&](int first, int stage) {
+    copy_keys(problem, head, first, end, keys.behind(stage * kStreamed), values.behind(stage * kStreamed));
+  };
+  stream_tiles(place, residents, end, copy, [&](int first, int stage) {
+    const Pairs<MmaPlace> pairs = meeting(place, residents, first);
+    if (warp_meets(pairs)) body(first, keys.behind(stage * kStreamed), values.behind(stage * kStreamed), pairs);
+  });
+}
+
+template <int kSize>
+__global__ void __launch_bounds__(kThreads, forward_blocks(kSize))
+    forward(Problem<Bf16> problem, Matrix<Bf16> y, Matrix<float> log_sum_exp) {
+  __shared__ Resident residents[kHeld];
+  const Tile<kSize> queries{shared_chunks()}, keys = queries.behind(kHeld);
+  const MmaPlace place;
+  const int head = static_cast<int>(blockIdx.y), first = static_cast<int>(blockIdx.x) * kHeld;
+  const int count = hold_queries(problem, first, residents, queries);
 
   const float scale = problem.scale * kLog2E;
   Softmax softmax;
   Sums<kSize> output;
-  const int end = residents[count - 1].end;
-  const auto copy = [&](int from, int stage) {
-    copy_keys(problem, head, from, end, keys.behind(stage * kStreamed), values.behind(stage * kStreamed));
-  };
-  stream_tiles(place, residents, end, copy, [&](int first_key, int stage) {
-    const Pairs<MmaPlace> pairs = meeting(place, residents, first_key);
-    if (!warp_meets(pairs)) return;
-    const auto kept = keep_keys(problem, place, residents, head, first_key);
-    Scores scores = multiply_rows(place, queries, keys.behind(stage * kStreamed));
-    softmax_tile(pairs, scale, scores, softmax, output);
+  for_key_tiles(problem, place, residents, count, keys,
+                [&](int first_key, const auto& tile_keys, const auto& tile_values, const auto& pairs) {
+                  const auto kept = keep_keys(problem, place, residents, head, first_key);
+                  Scores scores = multiply_rows(place, queries, tile_keys);
+                  softmax_tile(pairs, scale, scores, softmax, output);
 #pragma unroll
-    for (int i = 0; i < MmaPlace::kOwn; ++i) {
+                  for (int i = 0; i < MmaPlace::kOwn; ++i) {
 #pragma unroll
-      for (int j = 0; j < MmaPlace::kOwnStreamed; ++j) scores.of(i, j) = kept.at(i, j) ? scores.of(i, j) : 0.0f;
-    }
-    add_weighted(place, scores, values.behind(stage * kStreamed), output);
-  });
+                    for (int j = 0; j < MmaPlace::kOwnStreamed; ++j)
+                      scores.of(i, j) = kept.at(i, j) ? scores.of(i, j) : 0.0f;
+                  }
+                  add_weighted(place, scores, tile_values, output);
+                });
 
   float factors[MmaPlace::kOwn];
 #pragma unroll
@@ -192,15 +212,10 @@ template <int kSize>
 __global__ void __launch_bounds__(kThreads, query_gradient_blocks(kSize))
     add_query_gradients(Problem<Bf16> problem, Gradients<Bf16> gradients) {
   __shared__ Resident residents[kHeld];
-  const Tile<kSize> queries{shared_chunks()}, doutputs = queries.behind(kHeld), keys = doutputs.behind(kHeld),
-                                              values = keys.behind(2 * kStreamed);
+  const Tile<kSize> queries{shared_chunks()}, doutputs = queries.behind(kHeld), keys = doutputs.behind(kHeld);
   const MmaPlace place;
-  const int thread = static_cast<int>(threadIdx.x), head = static_cast<int>(blockIdx.y);
-  const int first = static_cast<int>(blockIdx.x) * kHeld, count = min(kHeld, problem.queries - first);
-  if (thread < kHeld) residents[thread] = problem.query(first + thread);
-  __syncthreads();
-  copy_rows<kHeld>(problem.columns, queries,
-                   [&](int i) { return i < count ? problem.part(0, residents[i].row, head) : nullptr; });
+  const int head = static_cast<int>(blockIdx.y), first = static_cast<int>(blockIdx.x) * kHeld;
+  const int count = hold_queries(problem, first, residents, queries);
   copy_rows<kHeld>(problem.columns, doutputs,
                    [&](int i) { return i < count ? gradients.dy_at(problem, first + i, head) : nullptr; });
   float log_sum_exp[MmaPlace::kOwn], delta[MmaPlace::kOwn];
@@ -213,29 +228,23 @@ __global__ void __launch_bounds__(kThreads, query_gradient_blocks(kSize))
 
   const float scale = problem.scale * kLog2E;
   Sums<kSize> dqueries;
-  const int end = residents[count - 1].end;
-  const auto copy = [&](int from, int stage) {
-    copy_keys(problem, head, from, end, keys.behind(stage * kStreamed), values.behind(stage * kStreamed));
-  };
-  stream_tiles(place, residents, end, copy, [&](int first_key, int stage) {
-    const Pairs<MmaPlace> pairs = meeting(place, residents, first_key);
-    if (!warp_meets(pairs)) return;
-    const Tile<kSize> tile_keys = keys.behind(stage * kStreamed);
-    const auto kept = keep_keys(problem, place, residents, head, first_key);
-    Scores scores = multiply_rows(place, queries, tile_keys);
-    Scores dscores = multiply_rows(place, doutputs, values.behind(stage * kStreamed));
+  for_key_tiles(problem, place, residents, count, keys,
+                [&](int first_key, const auto& tile_keys, const auto& tile_values, const auto& pairs) {
+                  const auto kept = keep_keys(problem, place, residents, head, first_key);
+                  Scores scores = multiply_rows(place, queries, tile_keys);
+                  Scores dscores = multiply_rows(place, doutputs, tile_values);
 #pragma unroll
-    for (int i = 0; i < MmaPlace::kOwn; ++i) {
+                  for (int i = 0; i < MmaPlace::kOwn; ++i) {
 #pragma unroll
-      for (int j = 0; j < MmaPlace::kOwnStreamed; ++j) {
-        const float power = fmaf(scores.of(i, j), scale, -log_sum_exp[i]);
-        const float p = pairs.at(i, j) ? cuda::fast_exp2(power) : 0.0f;
-        const float dp = problem.dropout_scale * dscores.of(i, j);
-        dscores.of(i, j) = gradient_of_score(p, dp, kept.at(i, j), delta[i]);
-      }
-    }
-    add_weighted(place, dscores, tile_keys, dqueries);
-  });
+                    for (int j = 0; j < MmaPlace::kOwnStreamed; ++j) {
+                      const float power = fmaf(scores.of(i, j), scale, -log_sum_exp[i]);
+                      const float p = pairs.at(i, j) ? cuda::fast_exp2(power) : 0.0f;
+                      const float dp = problem.dropout_scale * dscores.of(i, j);
+                      dscores.of(i, j) = gradient_of_score(p, dp, kept.at(i, j), delta[i]);
+                    }
+                  }
+                  add_weighted(place, dscores, tile_keys, dqueries);
+                });
   write_rows<true>(place, problem.columns, dqueries, {problem.scale, problem.scale}, queries, count,
                    [&](int i) { return gradients.part(problem, 0, residents[i].row, head); });
 }
