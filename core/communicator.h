@@ -88,7 +88,7 @@ class Communicator {
   // In place.
   void all_reduce_sum(Vector<double> values);
   void all_reduce_sum(Vector<int64_t> values);
-  // Every rank's text, by rank.
+  // Every rank's text (or other bytes), by rank.
   std::vector<std::string> all_gather_text(const std::string& mine);
 
   // A collective too. May be used by another thread than the communicator, one call at a time.

@@ -1,6 +1,7 @@
 #include "train/evaluate.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "core/hdf5.h"
 
@@ -11,16 +12,12 @@ namespace {
 template <class T>
 std::vector<T> gather_all(Communicator& communicator, const std::vector<T>& mine) {
   if (communicator.size() == 1) return mine;
-  const auto count = static_cast<int64_t>(mine.size());
-  std::vector<int64_t> counts(static_cast<size_t>(communicator.size()));
-  communicator.all_gather(&count, sizeof count, counts.data());
-  const auto most = static_cast<size_t>(*std::max_element(counts.begin(), counts.end()));
-  std::vector<T> padded = mine, all(most * counts.size()), values;
-  padded.resize(most);
-  communicator.all_gather(padded.data(), static_cast<int64_t>(most * sizeof(T)), all.data());
-  for (size_t rank = 0; rank < counts.size(); ++rank) {
-    const auto begin = all.begin() + static_cast<int64_t>(most * rank);
-    values.insert(values.end(), begin, begin + counts[rank]);
+  std::vector<T> values;
+  const std::string bytes(reinterpret_cast<const char*>(mine.data()), mine.size() * sizeof(T));
+  for (const std::string& of_rank : communicator.all_gather_text(bytes)) {
+    const size_t begin = values.size();
+    values.resize(begin + of_rank.size() / sizeof(T));
+    std::memcpy(values.data() + begin, of_rank.data(), of_rank.size());
   }
   return values;
 }
