@@ -33,6 +33,17 @@ std::string train(const Job& job, const std::string& run, const std::string& dev
   return job.trained(ranks, run, settings + more, kFast + environment);
 }
 
+// That a run is evaluated alike on both devices, to `margin`.
+void require_same_figures(const Job& job, const std::string& run, double margin) {
+  const auto cpu = test::json_answer({"evaluate", "--run", job.path(run), "--device", "cpu", "--json"});
+  const auto gpu = test::json_answer({"evaluate", "--run", job.path(run), "--device", "cuda", "--json"});
+  REQUIRE(gpu.at("cases") == cpu.at("cases"));
+  for (const auto& [name, value] : cpu.at("metrics").items()) {
+    INFO(name);
+    REQUIRE(gpu.at("metrics").at(name).get<double>() == Approx(value.get<double>()).margin(margin));
+  }
+}
+
 }  // namespace
 
 TEST_CASE("a run on a GPU goes the way of one on the CPU, and goes on on the other", "[e2e][device]") {
@@ -82,14 +93,7 @@ TEST_CASE("a run in bf16 goes on to the bit, in ranks too, and evaluates on eith
     train(job, "sharded", "cuda", 2, bf16 + test::settings({"optimizer.sharded=true"}), 2);
     REQUIRE(loss("sharded") == Approx(loss("whole")).epsilon(0.01));
   }
-  const auto evaluated = [&](const std::string& device) {
-    return test::json_answer({"evaluate", "--run", job.path("whole"), "--device", device, "--json"});
-  };
-  const auto cpu = evaluated("cpu"), gpu = evaluated("cuda");
-  for (const auto& [name, value] : cpu.at("metrics").items()) {
-    INFO(name);
-    REQUIRE(gpu.at("metrics").at(name).get<double>() == Approx(value.get<double>()).margin(0.05));
-  }
+  require_same_figures(job, "whole", 0.05);
 }
 
 TEST_CASE("a rank with a GPU that is killed in the middle of steps ends the other one", "[e2e][mpi][device][gpus]") {
@@ -143,13 +147,7 @@ TEST_CASE("a GPU that is too small for a step says before the first one what to 
 TEST_CASE("evaluation on a GPU is that on the CPU", "[e2e][device]") {
   const Job job;
   train(job, "run", "cuda", 2);
-  const auto cpu = test::json_answer({"evaluate", "--run", job.path("run"), "--device", "cpu", "--json"});
-  const auto gpu = test::json_answer({"evaluate", "--run", job.path("run"), "--device", "cuda", "--json"});
-  REQUIRE(gpu.at("cases") == cpu.at("cases"));
-  for (const auto& [name, value] : cpu.at("metrics").items()) {
-    INFO(name);
-    REQUIRE(gpu.at("metrics").at(name).get<double>() == Approx(value.get<double>()).margin(0.02));
-  }
+  require_same_figures(job, "run", 0.02);
 }
 
 TEST_CASE("more ranks than GPUs are refused before anything is written", "[e2e][mpi][device]") {

@@ -7,6 +7,7 @@
 
 #include "tests/support/gradcheck.h"
 #include "tests/support/kernels.h"
+#include "tests/support/sequences.h"
 #include "train/trainer.h"
 
 namespace itemloom::test {
@@ -28,23 +29,15 @@ inline Config small_config(bool bitwise, bool sharded) {
 }
 
 // 23 sequences: batches of 7, and a last one of 2, fewer than there are ranks.
-struct History {
+struct History : Sequences {
   History() {
     for (int64_t sequence = 0; sequence < 23; ++sequence) {
       const int64_t length = 1 + random_int(3, sequence, kMaxLength);
       for (int64_t place = 0; place < length; ++place) {
         items.push_back(static_cast<int32_t>(random_int(4, 100 * sequence + place, kItems)));
       }
-      offsets.push_back(static_cast<int64_t>(items.size()));
+      end_sequence();
     }
-  }
-  std::vector<int32_t> items;
-  std::vector<int64_t> offsets = {0};
-
-  Windows windows() const {
-    DataConfig config;
-    config.max_length = kMaxLength;
-    return Windows(Vector<const int64_t>(offsets.data(), 23), Vector<const int64_t>(offsets.data() + 1, 23), config);
   }
 };
 
@@ -55,8 +48,7 @@ class SmallTraining {
       : device(kind, communicator.rank()),
         instance(device, config.model, kItems, kMaxLength, 1, communicator, config.optimizer.sharded),
         plan_(shard_plan(config.training, communicator)),
-        loader_(Vector<const int32_t>(history.items.data(), static_cast<int64_t>(history.items.size())),
-                history.windows(), Masking(config.masking, 1, kItems),
+        loader_(history.all_items(), history.windows(kMaxLength), Masking(config.masking, 1, kItems),
                 {.max_length = kMaxLength,
                  .batch_sequences = config.training.batch_size,
                  .batch_tokens = 0,

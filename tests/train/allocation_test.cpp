@@ -8,6 +8,7 @@
 #include "data/loader.h"
 #include "tests/support/catch.h"
 #include "tests/support/kernels.h"
+#include "tests/support/sequences.h"
 #include "train/trainer.h"
 
 namespace {
@@ -50,20 +51,17 @@ TEST_CASE("steps 3 to 10 allocate nothing", "[trainer]") {
   config.data.max_length = 20;
   config.model.hidden_size = 32;
   config.training.micro_batch_tokens = 256;
-  std::vector<int32_t> items;
-  std::vector<int64_t> offsets = {0};
+  test::Sequences sequences;
   for (int64_t sample = 0; sample < 640; ++sample) {
     const int64_t length = 1 + test::random_int(1, sample, 20);
     for (int64_t place = 0; place < length; ++place) {
-      items.push_back(static_cast<int32_t>(test::random_int(2, sample * 100 + place, 300)));
+      sequences.items.push_back(static_cast<int32_t>(test::random_int(2, sample * 100 + place, 300)));
     }
-    offsets.push_back(static_cast<int64_t>(items.size()));
+    sequences.end_sequence();
   }
   Device device;
   ModelInstance instance(device, config.model, 300, 20, 1);
-  const Windows windows(Vector<const int64_t>(offsets.data(), 640), Vector<const int64_t>(offsets.data() + 1, 640),
-                        config.data);
-  Loader loader(Vector<const int32_t>(items.data(), items.size()), windows, Masking(config.masking, 1, 300),
+  Loader loader(sequences.all_items(), sequences.windows(20), Masking(config.masking, 1, 300),
                 {.max_length = 20, .batch_sequences = 64, .batch_tokens = 0, .piece_tokens = 256, .seed = 1});
   const auto communicator = make_self_communicator();
   TrainingStep step(device, *communicator, instance, config, 10);

@@ -7,38 +7,33 @@
 #include "tests/support/catch.h"
 #include "tests/support/devices.h"
 #include "tests/support/kernels.h"
+#include "tests/support/sequences.h"
 #include "train/trainer.h"
 #include "train/training_data.h"
 
 namespace itemloom {
 namespace {
 
-constexpr int64_t kItems = 70, kSequences = 90;
+constexpr int64_t kItems = 70, kMaxLength = 12;
 
 // Sequences of 1 to 12 items.
-struct History {
+struct History : test::Sequences {
   History() {
-    config.data.max_length = 12;
+    config.data.max_length = kMaxLength;
     config.model.hidden_size = 16;
     config.model.heads = 2;
     config.model.layers = 2;
     config.training.batch_size = 20;
     config.training.micro_batch_tokens = 40;
-    for (int64_t sequence = 0; sequence < kSequences; ++sequence) {
-      for (int64_t place = test::random_int(1, sequence, 12); place >= 0; --place) {
+    for (int64_t sequence = 0; sequence < 90; ++sequence) {
+      for (int64_t place = test::random_int(1, sequence, kMaxLength); place >= 0; --place) {
         items.push_back(static_cast<int32_t>(test::random_int(2, 20 * sequence + place, kItems)));
       }
-      offsets.push_back(static_cast<int64_t>(items.size()));
+      end_sequence();
     }
-  }
-  Windows windows() const {
-    return Windows(Vector<const int64_t>(offsets.data(), kSequences),
-                   Vector<const int64_t>(offsets.data() + 1, kSequences), config.data);
   }
 
   Config config;
-  std::vector<int32_t> items;
-  std::vector<int64_t> offsets = {0};
 };
 
 }  // namespace
@@ -47,15 +42,15 @@ TEST_CASE("no piece of any batch needs more than was planned, and a full one lit
   test::on_every_device([](Device& device) {
     const History history;
     const auto self = make_self_communicator();
-    const MemoryPlan plan = plan_memory(history.config, history.windows(), kItems, *self);
-    ModelInstance instance(device, history.config.model, kItems, 12, 1);
+    const MemoryPlan plan = plan_memory(history.config, history.windows(kMaxLength), kItems, *self);
+    ModelInstance instance(device, history.config.model, kItems, kMaxLength, 1);
     REQUIRE(plan.parameters == instance.parameters().size() * 4);
     REQUIRE(plan.gradients == plan.parameters);
     REQUIRE(plan.optimizer_state == 2 * plan.parameters);
     const LoaderOptions options = loader_options(history.config, shard_plan(history.config.training, *self));
-    const BatchBounds bounds = batch_bounds(history.windows(), options);
-    Loader loader(Vector<const int32_t>(history.items.data(), history.items.size()), history.windows(),
-                  Masking(history.config.masking, 1, kItems), options);
+    const BatchBounds bounds = batch_bounds(history.windows(kMaxLength), options);
+    Loader loader(history.all_items(), history.windows(kMaxLength), Masking(history.config.masking, 1, kItems),
+                  options);
     int64_t most = 0;
     for (int64_t epoch = 0; epoch < test::by_device<int64_t>(device, 20, 1); ++epoch) {
       for (int64_t batch = 0; batch < loader.batches(epoch); ++batch) {
@@ -83,7 +78,7 @@ TEST_CASE("no piece of any batch needs more than was planned, and a full one lit
 TEST_CASE("a plan counts copies, waiting gradients, shares and workspace as the config has them", "[memory_plan]") {
   History history;
   const auto self = make_self_communicator();
-  const auto planned = [&] { return plan_memory(history.config, history.windows(), kItems, *self); };
+  const auto planned = [&] { return plan_memory(history.config, history.windows(kMaxLength), kItems, *self); };
   const MemoryPlan plain = planned();
   REQUIRE(plain.workspace == 0);
   REQUIRE(plain.total() == plain.parameters + plain.gradients + plain.optimizer_state + plain.activations);

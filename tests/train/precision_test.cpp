@@ -8,6 +8,7 @@
 #include "kernels/elementwise.h"
 #include "tests/support/catch.h"
 #include "tests/support/gradcheck.h"
+#include "tests/support/sequences.h"
 #include "train/scorers.h"
 #include "train/trainer.h"
 
@@ -29,22 +30,14 @@ Config small_config() {
 }
 
 // Histories that go up by one, so that there is something to learn.
-struct Histories {
+struct Histories : test::Sequences {
   Histories() {
     for (int64_t sequence = 0; sequence < 24; ++sequence) {
       const int64_t length = 3 + test::random_int(3, sequence, kMaxLength - 2),
                     first = test::random_int(4, sequence, 40);
       for (int64_t place = 0; place < length; ++place) items.push_back(static_cast<int32_t>(first + place));
-      offsets.push_back(static_cast<int64_t>(items.size()));
+      end_sequence();
     }
-  }
-  std::vector<int32_t> items;
-  std::vector<int64_t> offsets = {0};
-
-  Windows windows() const {
-    DataConfig config;
-    config.max_length = kMaxLength;
-    return Windows(Vector<const int64_t>(offsets.data(), 24), Vector<const int64_t>(offsets.data() + 1, 24), config);
   }
 };
 
@@ -58,8 +51,7 @@ Outcome train(Precision precision) {
   const Histories histories;
   Device device(DeviceKind::kCuda, 0, precision);
   ModelInstance instance(device, config.model, kItems, kMaxLength, 1);
-  Loader loader(Vector<const int32_t>(histories.items.data(), static_cast<int64_t>(histories.items.size())),
-                histories.windows(), Masking(config.masking, 1, kItems),
+  Loader loader(histories.all_items(), histories.windows(kMaxLength), Masking(config.masking, 1, kItems),
                 {.max_length = kMaxLength,
                  .batch_sequences = config.training.batch_size,
                  .batch_tokens = 0,
@@ -77,7 +69,7 @@ Outcome train(Precision precision) {
   outcome.values = test::on_host(device, instance.parameters().values());
   ModelScorer scorer(device, instance.model(), kMaxLength);
   std::vector<History> asked;
-  const Windows windows = histories.windows();
+  const Windows windows = histories.windows(kMaxLength);
   for (int64_t index = 0; index < windows.size(); ++index) {
     asked.emplace_back(histories.items.data() + windows[index].begin, windows[index].length);
   }
