@@ -115,7 +115,7 @@ def peak_of(name, precision):
 class Shape:
     """BERT4Rec as layers/models/bert4rec.cpp makes it by default, and a batch of sequences of one length."""
 
-    def __init__(self, name, hidden, heads, items, length, sequences=256, layers=2, masked_share=0.2, piece=8192):
+    def __init__(self, name, hidden, heads, items, length, sequences=256, layers=2, masked_share=0.2, piece=32768):
         self.name, self.hidden, self.heads, self.items, self.length = name, hidden, heads, items, length
         self.sequences, self.layers, self.masked_share = sequences, layers, masked_share
         self.pieces = up(sequences * length, piece) if piece else 1  # training.micro_batch_tokens

@@ -26,7 +26,7 @@ LoaderOptions loader_options(const Config& config, const ShardPlan& plan) {
   return {.max_length = config.data.max_length,
           .batch_sequences = config.training.batch_size,
           .batch_tokens = config.training.batch_tokens,
-          .piece_tokens = config.training.micro_batch_tokens,
+          .piece_tokens = piece_tokens_on(device_kind(config.device), config.training),
           .seed = static_cast<uint64_t>(config.training.seed),
           .shards = plan.shards,
           .first_shard = plan.first_shard,

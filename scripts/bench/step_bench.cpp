@@ -64,7 +64,7 @@ struct StepState {
                                       LoaderOptions{.max_length = max_length,
                                                     .batch_sequences = kBatch,
                                                     .batch_tokens = 0,
-                                                    .piece_tokens = config.training.micro_batch_tokens,
+                                                    .piece_tokens = piece_tokens_on(device.kind(), config.training),
                                                     .seed = 1});
     batch = &loader->load(0, 0);
     step = std::make_unique<TrainingStep>(device, *communicator, *instance, config, 1000);

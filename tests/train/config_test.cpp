@@ -311,4 +311,13 @@ TEST_CASE("The first difference of two configs is one that decides", "[config]")
   REQUIRE(first_deciding_difference(linear, longer) == "training.epochs is 100 here and 2 there");
 }
 
+TEST_CASE("parts of a batch suit the device unless the config says how large they are", "[config]") {
+  TrainingConfig training;
+  REQUIRE(piece_tokens_on(DeviceKind::kCpu, training) == 4096);
+  REQUIRE(piece_tokens_on(DeviceKind::kCuda, training) == 32768);
+  training.micro_batch_tokens = 100;
+  REQUIRE(piece_tokens_on(DeviceKind::kCpu, training) == 100);
+  REQUIRE(piece_tokens_on(DeviceKind::kCuda, training) == 100);
+}
+
 }  // namespace itemloom
