@@ -9,34 +9,40 @@ namespace itemloom {
 namespace {
 
 // The values of all ranks, one after the other.
-template <class T>
-std::vector<T> gather_all(Communicator& communicator, const std::vector<T>& mine) {
-  if (communicator.size() == 1) return mine;
-  std::vector<T> values;
-  const std::string bytes(reinterpret_cast<const char*>(mine.data()), mine.size() * sizeof(T));
+std::vector<double> gather_all(Communicator& communicator, const std::vector<double>& mine) {
+  std::vector<double> values;
+  const std::string bytes(reinterpret_cast<const char*>(mine.data()), mine.size() * sizeof(double));
   for (const std::string& of_rank : communicator.all_gather_text(bytes)) {
     const size_t begin = values.size();
-    values.resize(begin + of_rank.size() / sizeof(T));
+    values.resize(begin + of_rank.size() / sizeof(double));
     std::memcpy(values.data() + begin, of_rank.data(), of_rank.size());
   }
   return values;
 }
 
-// Means over the cases, which have so many targets each; `ranks` holds a case's targets one after the other.
-std::vector<double> mean_metrics(const std::vector<int64_t>& target_counts, const std::vector<Metric>& metrics,
-                                 const std::vector<double>& ranks) {
-  std::vector<double> sums(metrics.size());
+// Adds the metrics of each case; `ranks` holds a case's targets one after the other.
+void add_metrics(const EvaluationCases& cases, const std::vector<Metric>& metrics, const std::vector<double>& ranks,
+                 std::vector<double>& sums) {
   std::vector<double> ascending;
-  auto next = ranks.begin();
-  for (const int64_t targets : target_counts) {
-    ascending.assign(next, next + targets);
-    next += targets;
+  for (const EvaluationCase& one : cases.cases) {
+    ascending.assign(ranks.begin() + one.targets_begin, ranks.begin() + one.targets_end);
     std::sort(ascending.begin(), ascending.end());
     for (size_t index = 0; index < metrics.size(); ++index) {
       sums[index] += metric_value(metrics[index], Vector<const double>(ascending.data(), ascending.size()));
     }
   }
-  for (double& sum : sums) sum /= static_cast<double>(target_counts.size());
+}
+
+// Means over the cases of all ranks. The sums go from rank to rank and each adds its cases to them: the additions, and
+// so the bits, are those of one process, and no rank holds the figures of all cases.
+std::vector<double> mean_metrics(const EvaluationCases& cases, const std::vector<Metric>& metrics,
+                                 const std::vector<double>& ranks, Communicator& communicator) {
+  std::vector<double> sums(metrics.size());
+  for (int rank = 0; rank < communicator.size(); ++rank) {
+    if (rank == communicator.rank()) add_metrics(cases, metrics, ranks, sums);
+    communicator.broadcast(sums.data(), static_cast<int64_t>(sums.size() * sizeof(double)), rank);
+  }
+  for (double& sum : sums) sum /= static_cast<double>(cases.size_of_all());
   return sums;
 }
 
@@ -83,21 +89,14 @@ EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, 
                           Communicator& communicator) {
   CHECK(cases.size_of_all() > 0, "there is nothing to evaluate in the ", split, " split");
   std::vector<RankingCase> questions;
-  std::vector<int64_t> target_counts;
   questions.reserve(cases.cases.size());
   for (const EvaluationCase& one : cases.cases) {
     questions.push_back({.history = dataset.items.slice(dataset.offsets[one.sequence], one.history_end),
                          .targets = cases.targets_of(one)});
-    target_counts.push_back(questions.back().targets.size());
   }
   std::vector<Scorer*> rankers;
   for (const NamedScorer& one : scorers) rankers.push_back(one.scorer);
   std::vector<TargetRanks> ranks = rank_targets(rankers, questions, config.batch_size);
-  target_counts = gather_all(communicator, target_counts);
-  for (TargetRanks& one : ranks) {
-    one.excluded = gather_all(communicator, one.excluded);
-    one.kept = gather_all(communicator, one.kept);
-  }
   EvaluationResult result{.split = split,
                           .seen_items = config.seen_items,
                           .cases = cases.size_of_all(),
@@ -106,8 +105,8 @@ EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, 
                           .ranks = {}};
   for (size_t line = 0; line < scorers.size(); ++line) {
     result.lines.push_back({.name = scorers[line].name,
-                            .excluded = mean_metrics(target_counts, result.metrics, ranks[line].excluded),
-                            .kept = mean_metrics(target_counts, result.metrics, ranks[line].kept)});
+                            .excluded = mean_metrics(cases, result.metrics, ranks[line].excluded, communicator),
+                            .kept = mean_metrics(cases, result.metrics, ranks[line].kept, communicator)});
   }
   result.ranks = std::move(ranks.front());
   return result;
@@ -116,6 +115,11 @@ EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, 
 EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, const std::string& split,
                           const EvaluationConfig& config, const std::vector<NamedScorer>& scorers) {
   return evaluate(dataset, cases, split, config, scorers, *make_self_communicator());
+}
+
+void gather_ranks(EvaluationResult& result, Communicator& communicator) {
+  result.ranks.excluded = gather_all(communicator, result.ranks.excluded);
+  result.ranks.kept = gather_all(communicator, result.ranks.kept);
 }
 
 void dump_ranks(const Dataset& dataset, const EvaluationCases& cases, const EvaluationResult& result,

@@ -28,7 +28,7 @@ struct EvaluationResult {
   int64_t cases;
   std::vector<Metric> metrics;
   std::vector<EvaluationLine> lines;  // the model first
-  TargetRanks ranks;                  // the model's, one a target of all cases
+  TargetRanks ranks;                  // the model's, one a target of this rank's cases
 
   // The model's configured figures: {"ndcg@10": ...}, and one of them.
   nlohmann::ordered_json model_metrics() const;
@@ -52,6 +52,9 @@ EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, 
 // By one process on its own.
 EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, const std::string& split,
                           const EvaluationConfig& config, const std::vector<NamedScorer>& scorers);
+
+// Puts the ranks of all cases in place of those of this rank's. A collective.
+void gather_ranks(EvaluationResult& result, Communicator& communicator);
 
 // Every target's rank by the model, of all cases, one entry a target (HDF5, kind "ranks", version 1):
 // /case/{sequence,sequence_id,history_length,target,target_id,rank_seen_excluded,rank_seen_kept}.

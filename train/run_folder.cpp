@@ -73,6 +73,11 @@ void RunFolder::write_config(const LoadedConfig& loaded) const {
   write_whole_file(config(), loaded.resolved);
 }
 
+Config run_config(const RunFolder& folder) {
+  CHECK(folder.holds_run(), folder.path(), " holds no run (there is no ", folder.config(), ")");
+  return load_config(folder.config(), {}).values;
+}
+
 bool has_own_dataset(const DataConfig& config) {
   return config.format != "prepared" || config.files.size() > 1;
 }
@@ -122,10 +127,10 @@ std::string checkpoint_of(const RunFolder& folder, const std::string& wanted) {
 std::unique_ptr<OpenedRun> open_run(const std::string& path, const std::string& wanted, const std::string& device,
                                     int ordinal, const CasePart& part) {
   const RunFolder folder(path);
-  CHECK(folder.holds_run(), path, " holds no run (there is no ", folder.config(), ")");
+  const Config config = run_config(folder);
   const std::string checkpoint = checkpoint_of(folder, wanted);
   auto run = std::make_unique<OpenedRun>(OpenedRun{.folder = folder,
-                                                   .config = load_config(folder.config(), {}).values,
+                                                   .config = config,
                                                    .dataset = {},
                                                    .split = {},
                                                    .device = nullptr,

@@ -73,6 +73,9 @@ class RunFolder {
   std::string path_;
 };
 
+// The config of a run. Throws Error when the folder holds none.
+Config run_config(const RunFolder& folder);
+
 // Whether runs of this config keep a dataset in their folder, since none of their files is one.
 bool has_own_dataset(const DataConfig& config);
 

@@ -2,7 +2,6 @@
 
 #include <spdlog/spdlog.h>
 
-#include <array>
 #include <atomic>
 #include <chrono>
 #include <csignal>
@@ -33,28 +32,21 @@
 namespace itemloom {
 namespace {
 
-std::atomic<int> received_signal{0};
+std::atomic<bool> asked_to_stop{false};
 
-// SIGINT, SIGTERM and SIGUSR1 (which mpirun hands on to the ranks, where it kills them at SIGTERM) ask the run to stop
-// at the next step; a second one ends it at once, as by default.
-class SignalWatch {
- public:
-  SignalWatch() {
-    received_signal = 0;
+// From now on SIGINT, SIGTERM and SIGUSR1 (which mpirun hands on to the ranks, where it kills them at SIGTERM) ask the
+// run to stop at the next step. A second SIGINT, of a person, ends it at once, as by default. The others may come again
+// until the process has ended, as SIGTERM does at a time limit of Slurm: they must not cost the state that is saved
+// then, nor the good exit of a rank that another one has already stopped.
+void stop_at_signals() {
+  asked_to_stop = false;
+  for (const int number : {SIGINT, SIGTERM, SIGUSR1}) {
     struct sigaction action {};
-    action.sa_handler = [](int number) { received_signal = number; };
-    action.sa_flags = static_cast<int>(SA_RESETHAND);
-    for (size_t place = 0; place < kSignals.size(); ++place) sigaction(kSignals[place], &action, &before_[place]);
+    action.sa_handler = [](int) { asked_to_stop = true; };
+    action.sa_flags = SA_RESTART | (number == SIGINT ? static_cast<int>(SA_RESETHAND) : 0);
+    sigaction(number, &action, nullptr);
   }
-  ~SignalWatch() {
-    for (size_t place = 0; place < kSignals.size(); ++place) sigaction(kSignals[place], &before_[place], nullptr);
-  }
-  bool asked_to_stop() const { return received_signal != 0; }
-
- private:
-  static constexpr std::array<int, 3> kSignals = {SIGINT, SIGTERM, SIGUSR1};
-  std::array<struct sigaction, 3> before_;
-};
+}
 
 // Where a run stands; all of it is in a checkpoint.
 struct RunState {
@@ -129,7 +121,7 @@ class TrainingRun {
   void finish_saving();
   CheckpointState checkpoint_state(Vector<float> parameters, const std::vector<Optimizer::Slot>& slots) const;
   void reserve_activations();
-  bool run_epoch(const SignalWatch& signals);
+  bool run_epoch();
   void take_results(TrainingStep::Until until, int64_t batches);
   void take_result(const StepResult& result);
   void finish_epoch();
@@ -316,7 +308,7 @@ void TrainingRun::take_results(TrainingStep::Until until, int64_t batches) {
 }
 
 // Gives false when a signal ended it before its last batch.
-bool TrainingRun::run_epoch(const SignalWatch& signals) {
+bool TrainingRun::run_epoch() {
   epoch_start_ = std::chrono::steady_clock::now();
   epoch_rows_ = epoch_sequences_ = 0;
   epoch_seconds_ = {};
@@ -330,7 +322,7 @@ bool TrainingRun::run_epoch(const SignalWatch& signals) {
     for (StepSeconds* seconds : {&epoch_seconds_, &run_seconds_}) seconds->data_wait += data_wait;
     epoch_rows_ += batch.rows;
     epoch_sequences_ += batch.sequences;
-    stop = step_.run(batch, state_.step, signals.asked_to_stop());
+    stop = step_.run(batch, state_.step, asked_to_stop);
     ++state_.step;
     ++state_.batch;
     take_results(TrainingStep::Until::kWorkIsLeft, batches);
@@ -444,10 +436,10 @@ RunOutcome TrainingRun::run() {
                thread_count() > 1 ? "s each" : "", cpu_kernels());
   if (const std::string unasked = unasked_text(data_.split); !unasked.empty()) spdlog::info("{}", unasked);
   reserve_activations();
-  const SignalWatch signals;
+  stop_at_signals();
   if (communicator_.is_first()) reports_.emplace(folder_, state_);
   while (!ended()) {
-    if (!run_epoch(signals)) {
+    if (!run_epoch()) {
       save(true);
       finish_saving();
       print_run_card();

@@ -1,5 +1,6 @@
 // Several ranks from the outside: mpirun, as a user starts it.
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -98,7 +99,7 @@ TEST_CASE("a run goes on with another number of ranks in the same order", "[e2e]
   job.trained(1, "whole", settings({"training.epochs=6"}));
   job.trained(1, "mixed", settings({"training.epochs=2"}));
   job.trained(3, "mixed", settings({"training.epochs=4", "optimizer.sharded=true"}) + Words{"--resume"});
-  job.trained(2, "mixed", settings({"training.epochs=6"}) + Words{"--resume"});
+  job.trained(2, "mixed", settings({"training.epochs=6"}) + Words{"--resume"}, {"ITEMLOOM_TRANSPORT=messages"});
   const auto whole = job.metrics("whole"), mixed = job.metrics("mixed");
   REQUIRE(mixed.size() == 6);
   for (size_t epoch = 0; epoch < 6; ++epoch) {
@@ -167,6 +168,29 @@ TEST_CASE("a rank that stands still ends all within the stated time", "[e2e][mpi
   REQUIRE(result.error.find("rank 1 on ") != std::string::npos);
   REQUIRE(result.error.find(" has not moved for 3 seconds") != std::string::npos);
   for (const pid_t rank : ranks) REQUIRE(ends_soon(rank));
+}
+
+TEST_CASE("a rank that hangs in an evaluation ends all within the time that its run states", "[e2e][mpi]") {
+  if (!has_mpirun()) return;
+  const Job job;
+  job.trained(1, "run", settings({"training.rank_timeout=1"}));
+  // A second name for it on a file system that does not answer: whoever opens the pipe waits.
+  std::filesystem::copy(job.path("run"), job.path("hanging"));
+  std::filesystem::remove(job.path("hanging/dataset.h5"));
+  REQUIRE(mkfifo(job.path("hanging/dataset.h5").c_str(), 0600) == 0);
+  const auto evaluate = [&](const std::string& run) {
+    return Words{"-n", "1", ITEMLOOM_BINARY, "evaluate", "--run", job.path(run)};
+  };
+  test::Process process(Words{"mpirun"} + evaluate("run") + Words{":"} + evaluate("hanging"), "",
+                        test::kRankEnvironment);
+  test::ProcessResult result;
+  REQUIRE(seconds_until_end(process, result) < 15);
+  INFO(result.error);
+  REQUIRE(result.exit_code != 0);
+  REQUIRE(result.error.find("itemloom: rank 1 on ") != std::string::npos);
+  REQUIRE(result.error.find(" has not moved for 1 seconds, so this run ends: rank 0 was reading data at ") !=
+          std::string::npos);
+  REQUIRE(own_lines(result.error) == 1);
 }
 
 TEST_CASE("an error of one rank alone is said by it, and where all were by another one", "[e2e][mpi]") {
@@ -256,15 +280,27 @@ TEST_CASE("evaluation by several ranks is that of one, to the last digit", "[e2e
   if (!has_mpirun()) return;
   const Job job;
   job.trained(2, "run", {});
-  const Words evaluate = {ITEMLOOM_BINARY, "evaluate", "--run", job.path("run"), "--json"};
-  const test::ProcessResult alone = test::Process(evaluate, "", test::kRankEnvironment).wait();
-  REQUIRE(alone.exit_code == 0);
-  for (const int ranks : {2, 3}) {
-    const test::ProcessResult together = test::Process(in_ranks(ranks, evaluate), "", test::kRankEnvironment).wait();
-    INFO(together.error);
-    REQUIRE(together.exit_code == 0);
-    REQUIRE(nlohmann::json::parse(together.out) == nlohmann::json::parse(alone.out));
-  }
+  const Words evaluate = {ITEMLOOM_BINARY, "evaluate", "--run", job.path("run"), "--json", "--dump-ranks"};
+  const auto answer_of = [&](int ranks, const Words& environment) {
+    const test::ProcessResult result =
+        test::Process(in_ranks(ranks, evaluate), "", test::kRankEnvironment + environment).wait();
+    INFO(result.error);
+    REQUIRE(result.exit_code == 0);
+    // Every target's rank is in the file.
+    return result.out + test::read_text(job.path("run/ranks-test.h5"));
+  };
+  const std::string alone = answer_of(1, {});
+  REQUIRE(answer_of(2, {}) == alone);
+  REQUIRE(answer_of(3, {}) == alone);
+  REQUIRE(answer_of(3, {"ITEMLOOM_TRANSPORT=messages"}) == alone);
+
+  const Words other(evaluate.begin(), evaluate.end() - 1);
+  const Words command = Words{"mpirun", "-n", "1"} + evaluate + Words{":", "-n", "1"} + other;
+  const test::ProcessResult refused = test::Process(command, "", test::kRankEnvironment).wait();
+  REQUIRE(refused.exit_code == 1);
+  REQUIRE(
+      refused.error.find("itemloom: rank 1 has another --dump-ranks than rank 0 (not given there, given on rank 0); "
+                         "give all ranks the same options\n") != std::string::npos);
 }
 
 }  // namespace itemloom

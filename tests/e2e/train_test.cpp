@@ -161,6 +161,8 @@ TEST_CASE("a run that was asked to stop resumes to the bit", "[e2e]") {
         {ITEMLOOM_BINARY, "train", folder.path("config.json"), "--run", run, "--set", "training.epochs=60"});
     while (process.running() && !std::filesystem::exists(run + "/checkpoint-last.h5")) usleep(2000);
     process.signal(signal);
+    // Whoever manages processes may ask again, at any moment until the end.
+    for (; signal == SIGTERM && process.running(); usleep(200)) process.signal(signal);
     const test::ProcessResult stopped = process.wait();
     INFO(stopped.error);
     REQUIRE(stopped.exit_code == 0);

@@ -34,11 +34,17 @@ void print_table(const EvaluationResult& result) {
   }
 }
 
+bool dumps_ranks(const OpenedRun& run, const Options& options) {
+  return options.dump || run.config.evaluation.dump_ranks;
+}
+
 // A checkpoint that is replaced meanwhile, or a file system that shows some hosts an older one, would mix models.
 void check_same_question(Communicator& communicator, const OpenedRun& run, const Options& options) {
   check_same(communicator, "SHA-256 " + run.checkpoint_sha256, "checkpoint",
              "ask again when no training replaces it, or name one with --checkpoint");
   check_same(communicator, options.split, "--split", "give all ranks the same options");
+  check_same(communicator, dumps_ranks(run, options) ? "given" : "not given", "--dump-ranks",
+             "give all ranks the same options");
   check_same_dataset(communicator, run.dataset);
 }
 
@@ -47,23 +53,28 @@ const EvaluationCases& asked_of(const Split& split, const Options& options) {
 }
 
 void evaluate_run(const Options& options, const Ranks& ranks) {
+  ranks.communicator.status().enter(RankPhase::kReadingData);
   std::unique_ptr<OpenedRun> run;
   together(ranks.communicator, [&] {
+    // Before the data and the checkpoint are read, where a file system may hang.
+    ranks.set_timeout(static_cast<double>(run_config(RunFolder(options.run)).training.rank_timeout));
     run = open_run(options.run, options.checkpoint, options.device, ranks.communicator.local_rank(),
                    {.index = ranks.communicator.rank(), .count = ranks.communicator.size()});
   });
   check_same_question(ranks.communicator, *run, options);
-  ranks.set_timeout(static_cast<double>(run->config.training.rank_timeout));
   use_threads(run->config.training, ranks.communicator);
   ModelScorer model(*run->device, run->instance->model(), run->config.data.max_length);
   const std::vector<int64_t> counts = training_item_counts(run->dataset, run->split);
   PopularityScorer popularity(Vector<const int64_t>(counts.data(), counts.size()));
   ItemKnnScorer item_knn(training_pair_counts(run->dataset, run->split, false));
-  const EvaluationResult result =
+  ranks.communicator.status().enter(RankPhase::kValidating);
+  EvaluationResult result =
       evaluate(run->dataset, asked_of(run->split, options), options.split, run->config.evaluation,
                {{"model", &model}, {"popularity", &popularity}, {"item_knn", &item_knn}}, ranks.communicator);
+  const bool dumps = dumps_ranks(*run, options);
+  if (dumps) gather_ranks(result, ranks.communicator);
   if (!ranks.communicator.is_first()) return;
-  if (options.dump || run->config.evaluation.dump_ranks) {
+  if (dumps) {
     const std::string path = run->folder.path() + "/ranks-" + options.split + ".h5";
     // Of all ranks.
     const Split whole = make_split(run->dataset, run->config.data);
