@@ -86,6 +86,8 @@ TEST_CASE("a plan counts copies, waiting gradients, shares and workspace as the 
   REQUIRE(planned().gradients == plain.gradients * 4);  // eight shards meet in a tree of three levels
   history.config.training.bitwise_across_ranks = false;
   history.config.optimizer.name = "sgd";
+  REQUIRE(planned().optimizer_state == 0);
+  history.config.optimizer.momentum = 0.9;
   REQUIRE(planned().optimizer_state == plain.parameters);
   history.config.device = "cuda";
   history.config.training.precision = "bf16";
