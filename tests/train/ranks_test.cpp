@@ -92,13 +92,6 @@ TEST_CASE("two and three ranks with uneven batches train as one does", "[ranks]"
 }
 
 #ifdef ITEMLOOM_CUDA
-TEST_CASE("a GPU trains as the CPU does, and twice to the same bits", "[ranks][device]") {
-  const Config config = test::small_config(false, false);
-  const Outcome alone = train_in(1, config, DeviceKind::kCuda).front();
-  require_close(alone, train_in(1, config).front());
-  REQUIRE(alone == train_in(1, config, DeviceKind::kCuda).front());
-}
-
 TEST_CASE("GPUs that meet by NCCL train as one does", "[ranks][device][gpus]") {
   const Outcome alone = train_in(1, test::small_config(false, false), DeviceKind::kCuda).front();
   for (const bool sharded : {false, true}) {
