@@ -99,7 +99,8 @@ TEST_CASE("a run in bf16 goes on to the bit, in ranks too, and evaluates on eith
   REQUIRE(loss("whole") == Approx(loss("fp32")).epsilon(0.01));
   REQUIRE(loss("whole") != loss("fp32"));
   if (test::has_mpirun()) {
-    train(job, "sharded", "cuda", 2, bf16 + test::settings({"optimizer.sharded=true"}), 2);
+    train(job, "sharded", "cuda", 2,
+          bf16 + test::settings({"optimizer.sharded=true", "training.gradient_exchange=bf16"}), 2);
     REQUIRE(loss("sharded") == Approx(loss("whole")).epsilon(0.01));
   }
   require_same_figures(job, "whole", 0.05);
