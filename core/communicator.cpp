@@ -71,6 +71,14 @@ void tree_sum(const double* const* sources, int count, int64_t size, double* out
   sum_all(sources, count, size, out);
 }
 
+void ExchangeBuffer::reduce_scatter_rounded(Vector<Bf16>) {
+  fail("CPUs exchange numbers in fp32 only");
+}
+
+void ExchangeBuffer::all_reduce_rounded(Vector<Bf16>) {
+  fail("CPUs exchange numbers in fp32 only");
+}
+
 void Communicator::all_gather(const void* mine, int64_t bytes, void* all) {
   status_->collectives.fetch_add(1, std::memory_order_relaxed);
   gather_bytes(mine, bytes, all);

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "core/bf16.h"
 #include "core/device.h"
 #include "core/parallel.h"
 #include "core/rank_status.h"
@@ -48,10 +49,18 @@ class ExchangeBuffer {
     all_gather(range);
   }
 
+  // Sums of bf16 numbers in the memory of GPUs, other than values(): half the bytes. Every addition on the way rounds.
+  // Afterwards this rank's share of `rounded` holds the sum, and with all_reduce_rounded all of it, on every rank the
+  // same bits.
+  virtual void reduce_scatter_rounded(Vector<Bf16> rounded);
+  virtual void all_reduce_rounded(Vector<Bf16> rounded);
+
   // Of buffers in a GPU's memory, whose calls above return before the work is done: what the GPU has been told to do
   // until now comes before what is asked for next; and what it is told from now on comes after all that was asked for.
   virtual void begin_after_device() {}
   virtual void device_continues_after() {}
+  // What it is put on, where kernels may be put between two calls; the GPU is the calling thread's from then on.
+  virtual CUstream_st* stream() { return nullptr; }
 };
 
 // The buffer of a rank alone, which meets nobody.

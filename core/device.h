@@ -65,7 +65,7 @@ class DeviceBlock {
 };
 
 // Host memory to and from which copies need not wait for the device: page-locked for a GPU, plain memory for the CPU.
-// Zeroed at first.
+// Zeroed at first. It is given back when the device has done what it was told.
 class PinnedBlock {
  public:
   PinnedBlock(DeviceKind kind, int64_t bytes);

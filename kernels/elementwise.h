@@ -28,7 +28,8 @@ void launch(CudaStream stream, const AddScaled& args);
 template <class From, class To>
 struct Convert {
   Vector<const From> x;
-  Vector<To> y;  // as x, overwritten
+  Vector<To> y;                   // as x, overwritten
+  CUstream_st* stream = nullptr;  // of the GPU, to be put on in place of the device's own
 };
 void launch(CudaStream stream, const Convert<float, Bf16>& args);
 void launch(CudaStream stream, const Convert<Bf16, float>& args);

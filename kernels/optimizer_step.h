@@ -67,7 +67,7 @@ void launch(CudaStream stream, const AdamStep& args);
 struct SgdStep {
   Vector<float> value;
   Vector<float> gradient;
-  Vector<float> velocity;
+  Vector<float> velocity;  // none() where momentum is 0
   Vector<const StepDecision> decision;
   float learning_rate;
   float momentum;
@@ -82,7 +82,7 @@ struct RmspropStep {
   Vector<float> value;
   Vector<float> gradient;
   Vector<float> square;
-  Vector<float> velocity;
+  Vector<float> velocity;  // none() where momentum is 0
   Vector<const StepDecision> decision;
   float learning_rate;
   float decay;

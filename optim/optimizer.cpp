@@ -8,11 +8,14 @@
 namespace itemloom {
 namespace {
 
-std::vector<std::string> slot_names(const std::string& optimizer) {
-  if (optimizer == "adam" || optimizer == "adamw") return {"first_moment", "second_moment"};
-  if (optimizer == "sgd") return {"velocity"};
-  CHECK(optimizer == "rmsprop", "optimizer.name is '", optimizer, "'");
-  return {"square", "velocity"};
+std::vector<std::string> slot_names(const OptimizerConfig& config) {
+  if (config.name == "adam" || config.name == "adamw") return {"first_moment", "second_moment"};
+  CHECK(config.name == "sgd" || config.name == "rmsprop", "optimizer.name is '", config.name, "'");
+  std::vector<std::string> names;
+  if (config.name == "rmsprop") names.push_back("square");
+  // Without momentum a velocity is what a step adds, and nothing of it is kept.
+  if (config.momentum > 0) names.push_back("velocity");
+  return names;
 }
 
 }  // namespace
@@ -28,7 +31,7 @@ Optimizer::Optimizer(const OptimizerConfig& config, const ParameterStore& store,
       store_(&store),
       device_(&device),
       owned_(std::move(owned)),
-      slot_names_(slot_names(config.name)),
+      slot_names_(slot_names(config)),
       in_slices_(true) {
   const std::vector<ParameterInfo>& infos = store.infos();
   for (size_t index = 0; index < infos.size(); ++index) {
@@ -61,7 +64,9 @@ void Optimizer::add_owned(FlatRange parameter, bool decays) {
   }
 }
 
+// None where there are fewer.
 Vector<float> Optimizer::slot(size_t index, int64_t begin, int64_t size) const {
+  if (index >= slot_blocks_.size()) return Vector<float>::none();
   return slot_blocks_[index].as<float>(owned_size_).slice(begin, size);
 }
 

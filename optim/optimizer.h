@@ -38,7 +38,8 @@ class Optimizer {
   // In the memory of the device, of the last step.
   Vector<StepDecision> decision() const { return decision_.as<StepDecision>(1); }
 
-  // A state buffer of the owned ranges, one after the other: "first_moment", "second_moment", "velocity", "square".
+  // A state buffer of the owned ranges, one after the other: "first_moment", "second_moment", "square", or "velocity",
+  // which is kept where there is momentum.
   struct Slot {
     std::string name;
     Vector<float> values;

@@ -218,7 +218,7 @@ train_retail() {
   done
 }
 
-# The same few epochs with one rank and with two, which must agree.
+# The same few epochs with one rank and with two, whose gradients travel in fp32 and in bf16, which must agree.
 train_ranks() {
   if [ "$gpus" -lt 2 ]; then skip ranks "one GPU"; return; fi
   if ! command -v mpirun >/dev/null; then skip ranks "no mpirun"; return; fi
@@ -226,11 +226,12 @@ train_ranks() {
   if $emulated; then make_job "$job" 64 10 60 16 2 32; else make_job "$job" 4096 200 3416 64 2 256; fi
   train ranks.1 "$job/config.json" || return 1
   LAUNCH="mpirun -n 2" train ranks.2 "$job/config.json" || return 1
+  LAUNCH="mpirun -n 2" train ranks.2.bf16 "$job/config.json" --set training.gradient_exchange=bf16 || return 1
   python3 - "$out/results" <<'PYTHON'
 import json, sys
 losses = [json.loads(line.split("\t")[1])["loss"] for line in open(sys.argv[1]) if line.startswith("ranks.")]
-print(f"  loss {losses[0]:.5f} with one rank, {losses[1]:.5f} with two")
-sys.exit(abs(losses[1] / losses[0] - 1) > 0.01)
+print(f"  loss {losses[0]:.5f} with one rank, {losses[1]:.5f} with two, {losses[2]:.5f} with gradients in bf16")
+sys.exit(any(abs(loss / losses[0] - 1) > 0.01 for loss in losses))
 PYTHON
 }
 

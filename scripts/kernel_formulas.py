@@ -60,7 +60,7 @@ FORMULAS = {
     "add_loss": lambda: (24, 1),
     # value, gradient and two moments, each read and written (the gradient as zero)
     "adam_step": lambda n: (32 * n, 14 * n),
-    # the same with a velocity in place of the moments
+    # the same with momentum's velocity in place of the moments
     "sgd_step": lambda n: (24 * n, 6 * n),
     "rmsprop_step": lambda n: (32 * n, 12 * n),
     # ids, rows of the table; y (bags of one id)

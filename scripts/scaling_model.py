@@ -47,7 +47,7 @@ def arguments(words=None):
         "length": (100, "rows L of a sequence"),
         "rows": (131_072, "rows of a GPU's batch with one GPU"),
         "masked_share": (0.2, "share of the rows that is masked"),
-        "gradient_bytes": (4, "bytes of a gradient: 4 fp32, 2 bf16"),
+        "gradient_bytes": (4, "bytes of a gradient: 4 fp32, 2 bf16 (training.gradient_exchange)"),
         "peak": (989.0, "TFLOP/s of a GPU (H100 SXM, bf16 dense, data sheet)"),
         "efficiency": (0.3, "share of the peak that is reached"),
         "gpus_per_node": (8, "GPUs of a node"),

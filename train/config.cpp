@@ -21,6 +21,9 @@ void validate_ranks(const TrainingConfig& training) {
 void validate_device(const Config& config) {
   CHECK(config.device == "cuda" || config.training.precision == "fp32", "training.precision is ",
         config.training.precision, ", but device cpu computes in fp32 only; set it to fp32, or device to cuda");
+  CHECK(config.device == "cuda" || config.training.gradient_exchange == "fp32", "training.gradient_exchange is ",
+        config.training.gradient_exchange,
+        ", but on device cpu gradients travel in fp32 only; set it to fp32, or device to cuda");
   const int64_t head = config.model.hidden_size / config.model.heads;
   CHECK(config.device == "cpu" || head <= kLargestCudaHead, "model.hidden_size ", config.model.hidden_size,
         " and model.heads ", config.model.heads, " make heads of ", head, "; device cuda takes heads of up to ",

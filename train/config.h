@@ -32,6 +32,7 @@ struct TrainingConfig {
   int64_t micro_batch_tokens = 0;
   int64_t seed = 1;
   std::string precision = "fp32";
+  std::string gradient_exchange = "fp32";
   int64_t threads = 0;
   int64_t validate_every = 1;
   EarlyStoppingConfig early_stopping;
@@ -68,6 +69,12 @@ struct TrainingConfig {
                  "bits of fraction; attention stays fp32. bf16: activations and their gradients are stored as "
                  "bf16, 7 bits of fraction. Sums, parameters and the optimizer are fp32 in any case.",
          .choices = {"fp32", "tf32", "bf16"}});
+    visit.field(
+        "gradient_exchange", gradient_exchange,
+        {.help = "What gradients travel in between ranks where device is cuda. bf16: half the bytes; each rank's "
+                 "gradient is rounded to 7 bits of fraction, and so are the sums on the way. A rank alone exchanges, "
+                 "and rounds, nothing.",
+         .choices = {"fp32", "bf16"}});
     visit.field("threads", threads,
                 {.help = "Threads that compute; 0: one for each core. Results do not depend on it.",
                  .minimum = 0,

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/elementwise.h"
+
 namespace itemloom {
 namespace {
 
@@ -30,18 +32,26 @@ bool overlap(const ParameterInfo& parameter, FlatRange bucket) {
 
 }  // namespace
 
-GradientSync::GradientSync(Communicator& communicator, ExchangeBuffer& gradients, const ParameterStore& store,
-                           bool sharded)
-    : communicator_(communicator),
+int64_t GradientSync::rounded_bytes(int64_t floats, int ranks) {
+  int64_t largest = 0;
+  for (const FlatRange& bucket : cut_into_buckets(floats, ranks)) largest = std::max(largest, bucket.size());
+  return ranks > 1 ? largest * static_cast<int64_t>(sizeof(Bf16)) : 0;
+}
+
+GradientSync::GradientSync(Device& device, Communicator& communicator, ExchangeBuffer& gradients,
+                           const ParameterStore& store, GradientExchange exchange)
+    : device_(device),
+      communicator_(communicator),
       gradients_(gradients),
       store_(store),
-      sharded_(sharded),
+      exchange_(exchange),
       buckets_(cut_into_buckets(store.size(), communicator.size())) {
   for (const FlatRange& bucket : buckets_) {
     parameters_in_.push_back(static_cast<int>(std::count_if(store.infos().begin(), store.infos().end(),
                                                             [&](const auto& one) { return overlap(one, bucket); })));
   }
   missing_ = parameters_in_;
+  if (exchange.rounded) rounded_ = device.allocate(rounded_bytes(store.size(), communicator.size()));
   if (communicator.size() > 1) thread_ = std::thread([this] { reduce_loop(); });
 }
 
@@ -103,11 +113,7 @@ void GradientSync::reduce_loop() {
     lock.unlock();
     std::exception_ptr error;
     try {
-      if (sharded_) {
-        gradients_.reduce_scatter_sum(bucket);
-      } else {
-        gradients_.all_reduce_sum(bucket);
-      }
+      reduce(bucket);
     } catch (...) {
       error = std::current_exception();
     }
@@ -116,6 +122,30 @@ void GradientSync::reduce_loop() {
     ++reduced_;
     changed_.notify_all();
   }
+}
+
+void GradientSync::reduce(FlatRange bucket) {
+  if (exchange_.rounded) return reduce_rounded(bucket);
+  if (exchange_.sharded) return gradients_.reduce_scatter_sum(bucket);
+  gradients_.all_reduce_sum(bucket);
+}
+
+// Where the ranks meet, so that the device goes on with backward beside it.
+void GradientSync::reduce_rounded(FlatRange bucket) {
+  const Vector<Bf16> rounded = rounded_.as<Bf16>(bucket.size());
+  const Vector<float> gradients = store_.gradients();
+  run(device_, Convert<float, Bf16>{
+                   .x = gradients.slice(bucket.begin, bucket.size()), .y = rounded, .stream = gradients_.stream()});
+  FlatRange summed = bucket;
+  if (exchange_.sharded) {
+    gradients_.reduce_scatter_rounded(rounded);
+    summed = share_of(bucket, communicator_.rank(), communicator_.size());
+  } else {
+    gradients_.all_reduce_rounded(rounded);
+  }
+  run(device_, Convert<Bf16, float>{.x = rounded.slice(summed.begin - bucket.begin, summed.size()),
+                                    .y = gradients.slice(summed.begin, summed.size()),
+                                    .stream = gradients_.stream()});
 }
 
 }  // namespace itemloom

@@ -3,7 +3,8 @@
 // The flat gradient buffer is cut into buckets from its end to its beginning, which is about the order in which
 // backward finishes them (parameters lie in the order of their first use, the output's table comes last). A bucket
 // whose parameters are ready is reduced by a thread of its own, strictly one after the other, so that all ranks reduce
-// the same bucket at the same time.
+// the same bucket at the same time. Between GPUs a bucket may travel in bf16: it is rounded into memory of its own, and
+// what the ranks made of it there is the gradient from then on, on all of them.
 #pragma once
 
 #include <condition_variable>
@@ -13,15 +14,21 @@
 #include <vector>
 
 #include "core/communicator.h"
+#include "core/device.h"
 #include "core/parameters.h"
 
 namespace itemloom {
 
+struct GradientExchange {
+  bool sharded = false;  // a rank gets the sums of its own share of every bucket only, else all of them
+  bool rounded = false;  // between GPUs: in bf16
+};
+
 class GradientSync {
  public:
-  // `gradients` is the store's gradient buffer as its ranks share it. With `sharded` a rank gets the sums of its own
-  // share of every bucket only, else all of them.
-  GradientSync(Communicator& communicator, ExchangeBuffer& gradients, const ParameterStore& store, bool sharded);
+  // `gradients` is the store's gradient buffer as its ranks share it.
+  GradientSync(Device& device, Communicator& communicator, ExchangeBuffer& gradients, const ParameterStore& store,
+               GradientExchange exchange);
   ~GradientSync();
   GradientSync(const GradientSync&) = delete;
   GradientSync& operator=(const GradientSync&) = delete;
@@ -37,14 +44,21 @@ class GradientSync {
   // Rethrows what went wrong on the way.
   void finish();
 
+  // Of memory of the device for a bucket in bf16, where so many gradients of so many ranks travel so.
+  static int64_t rounded_bytes(int64_t floats, int ranks);
+
  private:
   void reduce_loop();
+  void reduce(FlatRange bucket);
+  void reduce_rounded(FlatRange bucket);
 
+  Device& device_;
   Communicator& communicator_;
   ExchangeBuffer& gradients_;
   const ParameterStore& store_;
-  bool sharded_;
+  GradientExchange exchange_;
   std::vector<FlatRange> buckets_;
+  DeviceBlock rounded_;
   std::vector<int> parameters_in_;  // by bucket
   std::vector<int> missing_;        // by bucket: parameters that are not ready yet
 

@@ -8,6 +8,7 @@
 #include "core/tape.h"
 #include "kernels/masked_item_loss.h"
 #include "optim/optimizer.h"
+#include "train/gradient_sync.h"
 #include "train/trainer.h"
 #include "train/training_data.h"
 
@@ -68,9 +69,11 @@ MemoryPlan plan_memory(const Config& config, const Windows& windows, int64_t ite
       sharded ? Optimizer(config.optimizer, store, device,
                           {share_of({0, store.size()}, communicator.size() - 1, communicator.size())})
               : Optimizer(config.optimizer, store, device);
+  const int64_t rounded =
+      config.training.gradient_exchange == "bf16" ? GradientSync::rounded_bytes(store.size(), communicator.size()) : 0;
   const PackedBatch piece = largest_piece(bounds.piece_rows);
   return {.parameters = buffer + store.bf16_values().size() * static_cast<int64_t>(sizeof(Bf16)),
-          .gradients = buffer * (1 + shards.waiting_gradients()),
+          .gradients = buffer * (1 + shards.waiting_gradients()) + rounded,
           .optimizer_state = optimizer.state_bytes(),
           .activations = activation_bytes(device, instance.model(), piece),
           .workspace = workspace_bytes(config, bounds.piece_rows, items)};

@@ -13,7 +13,8 @@ namespace itemloom {
 // Bytes.
 struct MemoryPlan {
   int64_t parameters;       // fp32, and with training.precision bf16 their rounded copy
-  int64_t gradients;        // with training.bitwise_across_ranks also those that wait for other parts of a batch
+  int64_t gradients;        // with training.bitwise_across_ranks also those that wait for other parts of a batch, with
+                            // training.gradient_exchange bf16 also what is on its way
   int64_t optimizer_state;  // with optimizer.sharded about the largest share of a rank
   int64_t activations;      // at most, of the largest piece of a batch that can come, and their gradients
   int64_t workspace;        // on a GPU: cuBLAS's, and about what a tile of logits takes

@@ -65,7 +65,8 @@ TrainingStep::TrainingStep(Device& device, Communicator& communicator, ModelInst
       total_steps_(total_steps),
       plan_(shard_plan(config.training, communicator)),
       sharded_(config.optimizer.sharded && communicator.size() > 1),
-      sync_(communicator, instance.gradients(), instance.parameters(), sharded_),
+      sync_(device, communicator, instance.gradients(), instance.parameters(),
+            {.sharded = sharded_, .rounded = config.training.gradient_exchange == "bf16"}),
       optimizer_(sharded_ ? Optimizer(config.optimizer, instance.parameters(), device, sync_.shares())
                           : Optimizer(config.optimizer, instance.parameters(), device)),
       arena_(device.kind()),

@@ -66,6 +66,13 @@ struct StepSeconds {
   int64_t steps = 0;
 };
 
+// From where a batch is asked for to where it is there, as the device comes by: a GPU that has other work until then
+// was not kept waiting.
+struct DataWait {
+  explicit DataWait(Device& device) : asked(device), there(device) {}
+  DeviceMark asked, there;
+};
+
 // Where rank 0 tells of the run.
 struct Reports {
   Reports(const RunFolder& folder, const RunState& state)
@@ -107,6 +114,7 @@ class TrainingRun {
                 Masking(config_.masking, seed(), data_.dataset.item_count()),
                 loader_options(config_, shard_plan(config_.training, communicator))),
         step_(device_, communicator, instance_, config_, total_steps(config_, loader_.batches(0))),
+        data_waits_{DataWait(device_), DataWait(device_)},
         kept_(folder, config_.training.keep_last, config_.training.keep_best),
         writer_(device_) {}
 
@@ -140,6 +148,7 @@ class TrainingRun {
   ModelInstance instance_;
   Loader loader_;
   TrainingStep step_;
+  std::array<DataWait, 2> data_waits_;  // of step n in place n % 2, as long as its result was not given
   RunState state_;
   std::optional<Reports> reports_;  // on rank 0, as the next two are used
   KeptCheckpoints kept_;
@@ -268,10 +277,12 @@ bool TrainingRun::ended() const {
 void TrainingRun::take_result(const StepResult& result) {
   last_learning_rate_ = result.learning_rate;
   last_gradient_norm_ = result.gradient_norm;
+  const DataWait& data_wait = data_waits_[static_cast<size_t>(result.step % 2)];
   for (StepSeconds* seconds : {&epoch_seconds_, &run_seconds_}) {
     seconds->compute += result.compute_seconds;
     seconds->communication += result.communication_seconds;
     seconds->update += result.update_seconds;
+    seconds->data_wait += data_wait.there.seconds_since(data_wait.asked);
     ++seconds->steps;
   }
   if (!result.skipped) {
@@ -316,10 +327,10 @@ bool TrainingRun::run_epoch() {
   bool stop = false;
   while (!stop && state_.batch < batches) {
     communicator_.status().enter(RankPhase::kWaitingForBatch);
-    const auto wait_start = std::chrono::steady_clock::now();
+    DataWait& data_wait = data_waits_[static_cast<size_t>(state_.step % 2)];
+    data_wait.asked.set();
     const StepBatch& batch = loader_.load(state_.epoch, state_.batch);
-    const double data_wait = seconds_since(wait_start);
-    for (StepSeconds* seconds : {&epoch_seconds_, &run_seconds_}) seconds->data_wait += data_wait;
+    data_wait.there.set();
     epoch_rows_ += batch.rows;
     epoch_sequences_ += batch.sequences;
     stop = step_.run(batch, state_.step, asked_to_stop);

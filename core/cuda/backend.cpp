@@ -49,7 +49,9 @@ std::byte* allocate_pinned(int64_t bytes) {
   return cuda_allocate_pinned(bytes, "taking page-locked memory");
 }
 
+// The GPU may still have been told to write there, and cudaFreeHost promises no wait for it.
 void free_pinned(std::byte* data) {
+  cudaDeviceSynchronize();
   cudaFreeHost(data);
 }
 

@@ -9,8 +9,9 @@
 
 #include "core/view.h"
 
-// What cudaEvent_t points to.
+// What cudaEvent_t and cudaStream_t point to.
 struct CUevent_st;
+struct CUstream_st;
 
 namespace itemloom {
 

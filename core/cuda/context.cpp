@@ -128,8 +128,12 @@ void CudaContext::wait_for(cudaEvent_t event) const {
 }
 
 void CudaContext::after_launch(const char* kernel) {
+  after_launch(kernel, stream_);
+}
+
+void CudaContext::after_launch(const char* kernel, cudaStream_t on) {
   cudaError_t status = cudaGetLastError();
-  if (status == cudaSuccess && synchronous_) status = cudaStreamSynchronize(stream_);
+  if (status == cudaSuccess && synchronous_) status = cudaStreamSynchronize(on);
   cuda_check(status, kernel);
 }
 

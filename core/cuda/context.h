@@ -66,6 +66,7 @@ class CudaContext {
 
   // After every launch. ITEMLOOM_CUDA_SYNC=1 waits for each kernel, so that an error names the kernel it is of.
   void after_launch(const char* kernel);
+  void after_launch(const char* kernel, cudaStream_t on);  // on another stream than its own
 
  private:
   std::byte* scratch_bytes(int64_t bytes);

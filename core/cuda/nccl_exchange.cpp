@@ -8,6 +8,14 @@
 namespace itemloom {
 namespace {
 
+ncclDataType_t type_of(const float*) {
+  return ncclFloat;
+}
+
+ncclDataType_t type_of(const Bf16*) {
+  return ncclBfloat16;
+}
+
 class NcclBuffer : public OwnBuffer {
  public:
   NcclBuffer(CudaContext& context, Communicator& communicator, std::shared_ptr<NcclGroup> group, int64_t floats)
@@ -16,37 +24,50 @@ class NcclBuffer : public OwnBuffer {
         communicator_(communicator),
         group_(std::move(group)) {}
 
-  // Shares are whole blocks, so they differ in size: one reduction a share, all of them one launch.
-  void reduce_scatter_sum(FlatRange range) override {
-    for_each_share(range, "reducing gradients", [&](float* share, size_t floats, int owner) {
-      return ncclReduce(share, share, floats, ncclFloat, ncclSum, owner, group_->ranks(), group_->stream());
-    });
-  }
+  void reduce_scatter_sum(FlatRange range) override { reduce_shares(numbers(range)); }
+  void all_reduce_sum(FlatRange range) override { reduce_all(numbers(range)); }
+  void reduce_scatter_rounded(Vector<Bf16> rounded) override { reduce_shares(rounded); }
+  void all_reduce_rounded(Vector<Bf16> rounded) override { reduce_all(rounded); }
+
   void all_gather(FlatRange range) override {
-    for_each_share(range, "gathering parameters", [&](float* share, size_t floats, int owner) {
-      return ncclBroadcast(share, share, floats, ncclFloat, owner, group_->ranks(), group_->stream());
+    for_each_share(numbers(range), "gathering parameters", [&](Vector<float> share, int owner) {
+      return ncclBroadcast(share.data(), share.data(), static_cast<size_t>(share.size()), ncclFloat, owner,
+                           group_->ranks(), stream());
     });
-  }
-  void all_reduce_sum(FlatRange range) override {
-    context_.use_on_this_thread();
-    float* data = values().data() + range.begin;
-    nccl_check(ncclAllReduce(data, data, static_cast<size_t>(range.size()), ncclFloat, ncclSum, group_->ranks(),
-                             group_->stream()),
-               "reducing gradients");
   }
 
   void begin_after_device() override { group_->wait_for_context(); }
   void device_continues_after() override { group_->context_waits(); }
+  CUstream_st* stream() override {
+    context_.use_on_this_thread();
+    return group_->stream();
+  }
 
  private:
-  template <class Collective>
-  void for_each_share(FlatRange range, const char* what, Collective collective) {
-    context_.use_on_this_thread();
+  Vector<float> numbers(FlatRange range) const { return values().slice(range.begin, range.size()); }
+
+  // Shares are whole blocks, so they differ in size: one reduction a share, all of them one launch.
+  template <class Number>
+  void reduce_shares(Vector<Number> numbers) {
+    for_each_share(numbers, "reducing gradients", [&](Vector<Number> share, int owner) {
+      return ncclReduce(share.data(), share.data(), static_cast<size_t>(share.size()), type_of(share.data()), ncclSum,
+                        owner, group_->ranks(), stream());
+    });
+  }
+
+  template <class Number>
+  void reduce_all(Vector<Number> numbers) {
+    nccl_check(ncclAllReduce(numbers.data(), numbers.data(), static_cast<size_t>(numbers.size()),
+                             type_of(numbers.data()), ncclSum, group_->ranks(), stream()),
+               "reducing gradients");
+  }
+
+  template <class Number, class Collective>
+  void for_each_share(Vector<Number> numbers, const char* what, Collective collective) {
     nccl_check(ncclGroupStart(), what);
     for (int owner = 0; owner < communicator_.size(); ++owner) {
-      const FlatRange share = share_of(range, owner, communicator_.size());
-      if (share.size() == 0) continue;
-      nccl_check(collective(values().data() + share.begin, static_cast<size_t>(share.size()), owner), what);
+      const FlatRange share = share_of({0, numbers.size()}, owner, communicator_.size());
+      if (share.size() > 0) nccl_check(collective(numbers.slice(share.begin, share.size()), owner), what);
     }
     nccl_check(ncclGroupEnd(), what);
   }

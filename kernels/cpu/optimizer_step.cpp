@@ -37,6 +37,15 @@ void adam_step(CpuStream, const AdamStep& args) {
   });
 }
 
+// The velocity after a step of size `step`, where there is one updated, too.
+template <class Step, class Lanes>
+HWY_INLINE FloatVector next_velocity(const Step& args, int64_t i, FloatVector step, Lanes lanes) {
+  if (!args.velocity) return step;
+  const FloatVector velocity = hn::MulAdd(lanes.load(args.velocity.data() + i), hn::Set(Floats(), args.momentum), step);
+  lanes.store(velocity, args.velocity.data() + i);
+  return velocity;
+}
+
 void sgd_step(CpuStream, const SgdStep& args) {
   const StepDecision decision = args.decision[0];
   parallel_lanes(args.value.size(), [&args, decision](int64_t i, auto lanes) HWY_ATTR {
@@ -45,9 +54,8 @@ void sgd_step(CpuStream, const SgdStep& args) {
     const FloatVector g =
         hn::MulAdd(value, hn::Set(d, args.weight_decay),
                    hn::Mul(lanes.load(args.gradient.data() + i), hn::Set(d, decision.gradient_scale)));
-    const FloatVector velocity = hn::MulAdd(lanes.load(args.velocity.data() + i), hn::Set(d, args.momentum), g);
+    const FloatVector velocity = next_velocity(args, i, g, lanes);
     lanes.store(hn::NegMulAdd(velocity, hn::Set(d, args.learning_rate), value), args.value.data() + i);
-    lanes.store(velocity, args.velocity.data() + i);
     lanes.store(hn::Zero(d), args.gradient.data() + i);
   });
 }
@@ -63,10 +71,9 @@ void rmsprop_step(CpuStream, const RmspropStep& args) {
     const FloatVector square = hn::MulAdd(lanes.load(args.square.data() + i), hn::Set(d, args.decay),
                                           hn::Mul(hn::Mul(g, g), hn::Set(d, 1 - args.decay)));
     const FloatVector step = hn::Div(g, hn::Add(hn::Sqrt(square), hn::Set(d, args.epsilon)));
-    const FloatVector velocity = hn::MulAdd(lanes.load(args.velocity.data() + i), hn::Set(d, args.momentum), step);
+    const FloatVector velocity = next_velocity(args, i, step, lanes);
     lanes.store(hn::NegMulAdd(velocity, hn::Set(d, args.learning_rate), value), args.value.data() + i);
     lanes.store(square, args.square.data() + i);
-    lanes.store(velocity, args.velocity.data() + i);
     lanes.store(hn::Zero(d), args.gradient.data() + i);
   });
 }

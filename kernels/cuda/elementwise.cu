@@ -41,7 +41,8 @@ struct ConvertFours {
 
 template <class From, class To>
 void convert(CudaStream stream, const Convert<From, To>& args) {
-  cuda::start_fours(stream, "convert", args.y.size(), cuda::fours_aligned(args.x.data(), args.y.data()),
+  const cuda::Place place = args.stream ? cuda::Place(stream, args.stream) : cuda::Place(stream);
+  cuda::start_fours(place, "convert", args.y.size(), cuda::fours_aligned(args.x.data(), args.y.data()),
                     ConvertFours<From, To>{args.x.data(), args.y.data()});
 }
 

@@ -88,8 +88,8 @@ bool fours_aligned(Elements*... pointers) {
 
 // body(i, lanes) for i = 0, 4, ... below count.
 template <class Body>
-void start_fours(CudaStream stream, const char* name, int64_t count, bool aligned, const Body& body) {
-  start(stream, name, aligned ? for_fours<true, Body> : for_fours<false, Body>,
+void start_fours(Place place, const char* name, int64_t count, bool aligned, const Body& body) {
+  start(place, name, aligned ? for_fours<true, Body> : for_fours<false, Body>,
         grid(block_count(block_count(count, 4), kFoursThreads)), kFoursThreads, 0, count, body);
 }
 

@@ -76,50 +76,68 @@ struct AdamFours {
   }
 };
 
+// Where the velocity is kept; null where there is no momentum, so that each step is all of it.
+struct Velocities {
+  float* velocity;
+  float momentum;
+
+  // After a step of size `step`, where it is kept updated, too.
+  template <class Lanes>
+  __device__ cuda::Four next(int64_t i, cuda::Four step, Lanes lanes) const {
+    if (velocity == nullptr) return step;
+    const cuda::Four before = lanes.load(velocity + i);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) step.at[k] = momentum * before.at[k] + step.at[k];
+    lanes.store(step, velocity + i);
+    return step;
+  }
+};
+
 struct SgdFours {
-  float *value, *gradient, *velocity;
+  float *value, *gradient;
+  Velocities velocities;
   const StepDecision* decision;
-  float learning_rate, momentum, weight_decay;
+  float learning_rate, weight_decay;
 
   template <class Lanes>
   __device__ void operator()(int64_t i, Lanes lanes) const {
     if (decision->skipped) return lanes.store(cuda::Four{}, gradient + i);
     const float gradient_scale = decision->gradient_scale;
     const cuda::Four gradients = lanes.load(gradient + i);
-    cuda::Four values = lanes.load(value + i), velocities = lanes.load(velocity + i);
+    cuda::Four values = lanes.load(value + i), steps;
 #pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      const float g = gradient_scale * gradients.at[k] + weight_decay * values.at[k];
-      velocities.at[k] = momentum * velocities.at[k] + g;
-      values.at[k] -= learning_rate * velocities.at[k];
-    }
+    for (int k = 0; k < 4; ++k) steps.at[k] = gradient_scale * gradients.at[k] + weight_decay * values.at[k];
+    steps = velocities.next(i, steps, lanes);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) values.at[k] -= learning_rate * steps.at[k];
     lanes.store(values, value + i);
-    lanes.store(velocities, velocity + i);
     lanes.store(cuda::Four{}, gradient + i);
   }
 };
 
 struct RmspropFours {
-  float *value, *gradient, *square, *velocity;
+  float *value, *gradient, *square;
+  Velocities velocities;
   const StepDecision* decision;
-  float learning_rate, decay, momentum, epsilon, weight_decay;
+  float learning_rate, decay, epsilon, weight_decay;
 
   template <class Lanes>
   __device__ void operator()(int64_t i, Lanes lanes) const {
     if (decision->skipped) return lanes.store(cuda::Four{}, gradient + i);
     const float gradient_scale = decision->gradient_scale;
     const cuda::Four gradients = lanes.load(gradient + i);
-    cuda::Four values = lanes.load(value + i), squares = lanes.load(square + i), velocities = lanes.load(velocity + i);
+    cuda::Four values = lanes.load(value + i), squares = lanes.load(square + i), steps;
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
       const float g = gradient_scale * gradients.at[k] + weight_decay * values.at[k];
       squares.at[k] = decay * squares.at[k] + (1 - decay) * (g * g);
-      velocities.at[k] = momentum * velocities.at[k] + g / (sqrtf(squares.at[k]) + epsilon);
-      values.at[k] -= learning_rate * velocities.at[k];
+      steps.at[k] = g / (sqrtf(squares.at[k]) + epsilon);
     }
+    steps = velocities.next(i, steps, lanes);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) values.at[k] -= learning_rate * steps.at[k];
     lanes.store(values, value + i);
     lanes.store(squares, square + i);
-    lanes.store(velocities, velocity + i);
     lanes.store(cuda::Four{}, gradient + i);
   }
 };
@@ -153,28 +171,26 @@ void launch(CudaStream stream, const AdamStep& args) {
 void launch(CudaStream stream, const SgdStep& args) {
   const cuda_optimizer_step::SgdFours body{.value = args.value.data(),
                                            .gradient = args.gradient.data(),
-                                           .velocity = args.velocity.data(),
+                                           .velocities = {args.velocity.data(), args.momentum},
                                            .decision = args.decision.data(),
                                            .learning_rate = args.learning_rate,
-                                           .momentum = args.momentum,
                                            .weight_decay = args.weight_decay};
   cuda::start_fours(stream, "sgd_step", args.value.size(),
-                    cuda::fours_aligned(body.value, body.gradient, body.velocity), body);
+                    cuda::fours_aligned(body.value, body.gradient, args.velocity.data()), body);
 }
 
 void launch(CudaStream stream, const RmspropStep& args) {
   const cuda_optimizer_step::RmspropFours body{.value = args.value.data(),
                                                .gradient = args.gradient.data(),
                                                .square = args.square.data(),
-                                               .velocity = args.velocity.data(),
+                                               .velocities = {args.velocity.data(), args.momentum},
                                                .decision = args.decision.data(),
                                                .learning_rate = args.learning_rate,
                                                .decay = args.decay,
-                                               .momentum = args.momentum,
                                                .epsilon = args.epsilon,
                                                .weight_decay = args.weight_decay};
   cuda::start_fours(stream, "rmsprop_step", args.value.size(),
-                    cuda::fours_aligned(body.value, body.gradient, body.square, body.velocity), body);
+                    cuda::fours_aligned(body.value, body.gradient, body.square, args.velocity.data()), body);
 }
 
 }  // namespace itemloom

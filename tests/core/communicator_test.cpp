@@ -141,6 +141,13 @@ TEST_CASE("an exchange buffer sums and shares ranges and leaves the rest alone",
   }
 }
 
+TEST_CASE("CPUs refuse to exchange bf16", "[communicator]") {
+  const auto communicator = make_self_communicator();
+  const auto buffer = communicator->make_exchange_buffer(1);
+  REQUIRE_THROWS_WITH(buffer->all_reduce_rounded(Vector<Bf16>::none()), "CPUs exchange numbers in fp32 only");
+  REQUIRE_THROWS_WITH(buffer->reduce_scatter_rounded(Vector<Bf16>::none()), "CPUs exchange numbers in fp32 only");
+}
+
 TEST_CASE("what one rank throws ends all of them with its message", "[communicator]") {
   const auto messages = test::run_ranks(3, [](Communicator& communicator) {
     together(communicator, [] {});

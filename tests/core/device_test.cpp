@@ -105,6 +105,17 @@ TEST_CASE("what is copied to pinned memory is there at a mark behind it", "[devi
   });
 }
 
+TEST_CASE("pinned memory is given back after what was still to be copied there", "[device]") {
+  test::on_every_device([](Device& device) {
+    const DeviceBlock block = device.allocate(8);
+    {
+      PinnedBlock pinned(device.kind(), 8);
+      device.copy_to_pinned(block.as<int32_t>(2).data(), pinned.as<int32_t>(), 2);
+    }
+    device.synchronize();
+  });
+}
+
 TEST_CASE("blocks of a device move, and what they held is given back once", "[device]") {
   test::on_every_device([](Device& device) {
     DeviceBlock block = device.allocate(64);

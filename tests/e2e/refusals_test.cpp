@@ -565,6 +565,8 @@ TEST_CASE("device cpu with a precision of GPUs is refused before anything is wri
     require_refused(folder, kTrain + Words{"--set", "training.precision=" + precision},
                     {"training.precision is " + precision, "device cpu computes in fp32 only"});
   }
+  require_refused(folder, kTrain + Words{"--set", "training.gradient_exchange=bf16"},
+                  {"training.gradient_exchange is bf16", "on device cpu gradients travel in fp32 only"});
   require_refused(folder, kTrain + Words{"--set", "training.precision=fp16"},
                   {"training.precision is \"fp16\"", "\"fp32\", \"tf32\" or \"bf16\""});
 }

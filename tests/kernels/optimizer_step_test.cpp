@@ -76,6 +76,12 @@ void compare(Device& device, int64_t count, const Decided& decision, Step step, 
 }
 
 constexpr int64_t kCounts[] = {0, 1, 3, 15, 16, 17, 31, 32, 33, 65, 40001, 40002};
+// Fewer without momentum, where a step is the same but for the velocity.
+std::vector<int64_t> counts(float momentum) {
+  if (momentum == 0) return {1, 33, 40001};
+  return {std::begin(kCounts), std::end(kCounts)};
+}
+
 constexpr float kScale = 0.01f, kRate = 0.02f, kEpsilon = 1e-8f, kDecay = 0.1f;
 
 const Decided kTaken{{.gradient_scale = kScale}};
@@ -231,50 +237,56 @@ TEST_CASE("Adam leaves a parameter without gradient and moments alone", "[optimi
 
 TEST_CASE("an SGD step follows its formula and zeroes the gradient", "[optimizer_step][device]") {
   test::on_every_device([](Device& device) {
-    const float momentum = 0.9f;
-    const auto naive = [=](auto& p) {
-      using T = decltype(p.value);
-      p.first = T(momentum) * p.first + (T(kScale) * p.gradient + T(kDecay) * p.value);
-      p.value -= T(kRate) * p.first;
-    };
-    const auto step = [=](Device& device, Buffers& buffers, const Decided& decision) {
-      test::run_from_host(device, SgdStep{.value = buffers.value.vector(),
-                                          .gradient = buffers.gradient.vector(),
-                                          .velocity = buffers.first.vector(),
-                                          .decision = decision.vector(),
-                                          .learning_rate = kRate,
-                                          .momentum = momentum,
-                                          .weight_decay = kDecay});
-    };
-    for (int64_t count : kCounts) compare(device, count, kTaken, step, naive);
-    require_skipped(device, step);
+    for (const float momentum : {0.9f, 0.0f}) {
+      const auto naive = [=](auto& p) {
+        using T = decltype(p.value);
+        const T velocity = T(momentum) * p.first + (T(kScale) * p.gradient + T(kDecay) * p.value);
+        p.value -= T(kRate) * velocity;
+        if (momentum > 0) p.first = velocity;
+      };
+      const auto step = [=](Device& device, Buffers& buffers, const Decided& decision) {
+        test::run_from_host(device, SgdStep{.value = buffers.value.vector(),
+                                            .gradient = buffers.gradient.vector(),
+                                            .velocity = momentum > 0 ? buffers.first.vector() : Vector<float>::none(),
+                                            .decision = decision.vector(),
+                                            .learning_rate = kRate,
+                                            .momentum = momentum,
+                                            .weight_decay = kDecay});
+      };
+      for (int64_t count : counts(momentum)) compare(device, count, kTaken, step, naive);
+      require_skipped(device, step);
+    }
   });
 }
 
 TEST_CASE("an RMSprop step follows its formula and zeroes the gradient", "[optimizer_step][device]") {
   test::on_every_device([](Device& device) {
-    const float momentum = 0.5f, decay = 0.99f;
-    const auto naive = [=](auto& p) {
-      using T = decltype(p.value);
-      const T g = T(kScale) * p.gradient + T(kDecay) * p.value;
-      p.second = T(decay) * p.second + (1 - T(decay)) * g * g;
-      p.first = T(momentum) * p.first + g / (std::sqrt(p.second) + T(kEpsilon));
-      p.value -= T(kRate) * p.first;
-    };
-    const auto step = [=](Device& device, Buffers& buffers, const Decided& decision) {
-      test::run_from_host(device, RmspropStep{.value = buffers.value.vector(),
-                                              .gradient = buffers.gradient.vector(),
-                                              .square = buffers.second.vector(),
-                                              .velocity = buffers.first.vector(),
-                                              .decision = decision.vector(),
-                                              .learning_rate = kRate,
-                                              .decay = decay,
-                                              .momentum = momentum,
-                                              .epsilon = kEpsilon,
-                                              .weight_decay = kDecay});
-    };
-    for (int64_t count : kCounts) compare(device, count, kTaken, step, naive);
-    require_skipped(device, step);
+    const float decay = 0.99f;
+    for (const float momentum : {0.5f, 0.0f}) {
+      const auto naive = [=](auto& p) {
+        using T = decltype(p.value);
+        const T g = T(kScale) * p.gradient + T(kDecay) * p.value;
+        p.second = T(decay) * p.second + (1 - T(decay)) * g * g;
+        const T velocity = T(momentum) * p.first + g / (std::sqrt(p.second) + T(kEpsilon));
+        p.value -= T(kRate) * velocity;
+        if (momentum > 0) p.first = velocity;
+      };
+      const auto step = [=](Device& device, Buffers& buffers, const Decided& decision) {
+        test::run_from_host(device,
+                            RmspropStep{.value = buffers.value.vector(),
+                                        .gradient = buffers.gradient.vector(),
+                                        .square = buffers.second.vector(),
+                                        .velocity = momentum > 0 ? buffers.first.vector() : Vector<float>::none(),
+                                        .decision = decision.vector(),
+                                        .learning_rate = kRate,
+                                        .decay = decay,
+                                        .momentum = momentum,
+                                        .epsilon = kEpsilon,
+                                        .weight_decay = kDecay});
+      };
+      for (int64_t count : counts(momentum)) compare(device, count, kTaken, step, naive);
+      require_skipped(device, step);
+    }
   });
 }
 

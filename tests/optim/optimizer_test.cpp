@@ -72,6 +72,24 @@ TEST_CASE("weight decay leaves vectors alone, and a step zeroes the gradients", 
   }
 }
 
+TEST_CASE("an optimizer keeps what its rule needs and nothing else", "[optim]") {
+  const auto kept = [](const std::string& name, double momentum) {
+    OptimizerConfig config = config_of(name, 0);
+    config.momentum = momentum;
+    const Stepper stepper(config);
+    std::string names;
+    for (const Optimizer::Slot& slot : stepper.optimizer.slots()) names += slot.name + " ";
+    REQUIRE(stepper.optimizer.state_bytes() ==
+            std::ssize(stepper.optimizer.slots()) * stepper.store.size() * static_cast<int64_t>(sizeof(float)));
+    return names;
+  };
+  REQUIRE(kept("adamw", 0) == "first_moment second_moment ");
+  REQUIRE(kept("sgd", 0) == "");
+  REQUIRE(kept("sgd", 0.9) == "velocity ");
+  REQUIRE(kept("rmsprop", 0) == "square ");
+  REQUIRE(kept("rmsprop", 0.9) == "square velocity ");
+}
+
 TEST_CASE("the first Adam step is the learning rate against the gradient's sign, whatever its scale", "[optim]") {
   Stepper stepper(config_of("adamw", 0));
   stepper.fill_gradients(-300);

@@ -133,6 +133,12 @@ TEST_CASE("Refusals on the way through the whole config name file, line and key"
                             ", but device cpu computes in fp32 only; set it to fp32, or device to cuda");
   }
   REQUIRE(load_config(file, {"device=cuda", "training.precision=bf16"}).values.training.precision == "bf16");
+  REQUIRE_THROWS_WITH(load_config(file, {"training.gradient_exchange=bf16"}),
+                      file +
+                          ": training.gradient_exchange is bf16, but on device cpu gradients travel in fp32 only; "
+                          "set it to fp32, or device to cuda");
+  REQUIRE(load_config(file, {"device=cuda", "training.gradient_exchange=bf16"}).values.training.gradient_exchange ==
+          "bf16");
   REQUIRE_THROWS_WITH(
       load_config(file, {"optimizer.momentum=0.9"}),
       "--set optimizer.momentum=0.9: optimizer.momentum has no effect here, only when optimizer.name is "
@@ -251,6 +257,7 @@ TEST_CASE("The fingerprint changes with what decides the parameters, and only th
   REQUIRE(changes([](Config& c) { c.masking.probability = 0.3; }));
   REQUIRE(changes([](Config& c) { c.training.seed = 2; }));
   REQUIRE(changes([](Config& c) { c.training.precision = "bf16"; }));
+  REQUIRE(changes([](Config& c) { c.training.gradient_exchange = "bf16"; }));
   REQUIRE(changes([](Config& c) { c.training.batch_size = 2; }));
   REQUIRE(changes([](Config& c) { c.optimizer.learning_rate = 2; }));
   REQUIRE(changes([](Config& c) { c.data.filters = {FilterConfig{}}; }));

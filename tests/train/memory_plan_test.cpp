@@ -8,6 +8,7 @@
 #include "tests/support/devices.h"
 #include "tests/support/kernels.h"
 #include "tests/support/sequences.h"
+#include "tests/support/thread_group.h"
 #include "train/trainer.h"
 #include "train/training_data.h"
 
@@ -86,6 +87,8 @@ TEST_CASE("a plan counts copies, waiting gradients, shares and workspace as the 
   REQUIRE(planned().gradients == plain.gradients * 4);  // eight shards meet in a tree of three levels
   history.config.training.bitwise_across_ranks = false;
   history.config.optimizer.name = "sgd";
+  REQUIRE(planned().optimizer_state == 0);
+  history.config.optimizer.momentum = 0.9;
   REQUIRE(planned().optimizer_state == plain.parameters);
   history.config.device = "cuda";
   history.config.training.precision = "bf16";
@@ -95,6 +98,15 @@ TEST_CASE("a plan counts copies, waiting gradients, shares and workspace as the 
   REQUIRE(bf16.workspace > int64_t{32} << 20);
   history.config.training.micro_batch_tokens = 20;
   REQUIRE(planned().activations < bf16.activations);
+  // A rank alone exchanges nothing; two have one bucket here, which holds all gradients.
+  history.config.training.gradient_exchange = "bf16";
+  REQUIRE(planned().gradients == bf16.gradients);
+  int64_t of_two = 0;
+  test::run_ranks_well(2, [&](Communicator& communicator) {
+    const MemoryPlan plan = plan_memory(history.config, history.windows(kMaxLength), kItems, communicator);
+    if (communicator.is_first()) of_two = plan.gradients;
+  });
+  REQUIRE(of_two == bf16.gradients * 3 / 2);
 }
 
 }  // namespace itemloom

@@ -92,13 +92,6 @@ TEST_CASE("two and three ranks with uneven batches train as one does", "[ranks]"
 }
 
 #ifdef ITEMLOOM_CUDA
-TEST_CASE("a GPU trains as the CPU does, and twice to the same bits", "[ranks][device]") {
-  const Config config = test::small_config(false, false);
-  const Outcome alone = train_in(1, config, DeviceKind::kCuda).front();
-  require_close(alone, train_in(1, config).front());
-  REQUIRE(alone == train_in(1, config, DeviceKind::kCuda).front());
-}
-
 TEST_CASE("GPUs that meet by NCCL train as one does", "[ranks][device][gpus]") {
   const Outcome alone = train_in(1, test::small_config(false, false), DeviceKind::kCuda).front();
   for (const bool sharded : {false, true}) {
@@ -107,6 +100,68 @@ TEST_CASE("GPUs that meet by NCCL train as one does", "[ranks][device][gpus]") {
       const std::vector<Outcome> outcomes = train_in(ranks, test::small_config(false, sharded), DeviceKind::kCuda);
       for (const Outcome& outcome : outcomes) REQUIRE(outcome.values == outcomes.front().values);
       require_close(outcomes.front(), alone);
+    }
+  }
+}
+
+namespace {
+
+// Of a rank: its gradients, what an exchange in bf16 has made of them, and where.
+struct Exchanged {
+  std::vector<float> own, sums;
+  std::vector<FlatRange> shares;
+};
+
+std::vector<Exchanged> exchange_rounded(int ranks, bool sharded) {
+  Config config = test::small_config(false, sharded);
+  config.model.layers = 1;
+  std::vector<Exchanged> all(static_cast<size_t>(ranks));
+  test::run_ranks_well(ranks, [&](Communicator& communicator) {
+    Device device(DeviceKind::kCuda, communicator.rank());
+    ModelInstance instance(device, config.model, kItems, kMaxLength, 1, communicator, false);
+    const ParameterStore& store = instance.parameters();
+    GradientSync sync(device, communicator, instance.gradients(), store, {.sharded = sharded, .rounded = true});
+    Exchanged& mine = all[static_cast<size_t>(communicator.rank())];
+    mine.own = test::random_floats(store.size(), static_cast<uint64_t>(communicator.rank() + 1));
+    device.copy_from_host(mine.own.data(), store.gradients().data(), store.size());
+    for (size_t index = store.infos().size(); index-- > 0;) sync.parameter_ready(static_cast<int>(index));
+    sync.finish();
+    mine.sums = test::on_host(device, store.gradients());
+    mine.shares = sharded ? sync.shares() : std::vector<FlatRange>{{0, store.size()}};
+    communicator.barrier();
+  });
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("gradients that GPUs exchange in bf16 are rounded sums, the same on all ranks", "[ranks][device][gpus]") {
+  for (const bool sharded : {false, true}) {
+    for (const int ranks : {2, 3}) {
+      CAPTURE(ranks, sharded);
+      const std::vector<Exchanged> all = exchange_rounded(ranks, sharded);
+      int64_t places = 0, wrong = 0, exact = 0;
+      for (const Exchanged& rank : all) {
+        for (const FlatRange& share : rank.shares) {
+          for (int64_t i = share.begin; i < share.end; ++i) {
+            double sum = 0, magnitudes = 0;
+            for (const Exchanged& other : all) {
+              sum += other.own[static_cast<size_t>(i)];
+              magnitudes += std::abs(other.own[static_cast<size_t>(i)]);
+            }
+            const float got = rank.sums[static_cast<size_t>(i)];
+            // Half a unit of the last place for each number and each sum on the way.
+            const bool near = std::abs(got - sum) <= ranks * 0x1p-8 * magnitudes;
+            wrong += !near || to_float(to_bf16(got)) != got;
+            exact += got == static_cast<float>(sum);
+            ++places;
+          }
+        }
+        if (!sharded) REQUIRE(test::same_bits(rank.sums, all.front().sums));
+      }
+      REQUIRE(wrong == 0);
+      REQUIRE(exact < places / 4);  // else nothing was rounded
+      REQUIRE(places == std::ssize(all.front().own) * (sharded ? 1 : ranks));
     }
   }
 }
@@ -129,6 +184,7 @@ TEST_CASE("an optimizer's state in slices gives the bits of a whole one, in less
       INFO(name << ", " << ranks << " ranks");
       Config whole = test::small_config(false, false), sliced = test::small_config(false, true);
       whole.optimizer.name = sliced.optimizer.name = name;
+      whole.optimizer.momentum = sliced.optimizer.momentum = 0.9;  // of those that have one
       const std::vector<Outcome> expected = train_in(ranks, whole), outcomes = train_in(ranks, sliced);
       int64_t bytes = 0;
       for (const Outcome& outcome : outcomes) {
@@ -187,7 +243,7 @@ TEST_CASE("a rank that unwinds in the middle of a step ends its own waits, and l
       return;
     }
     {
-      GradientSync sync(communicator, instance.gradients(), instance.parameters(), false);
+      GradientSync sync(device, communicator, instance.gradients(), instance.parameters(), {});
       const auto parameters = static_cast<int>(instance.parameters().infos().size());
       for (int parameter = 0; parameter < parameters; ++parameter) sync.parameter_ready(parameter);
     }

@@ -33,6 +33,8 @@ struct Copy {
   Shape shape;
   bool target_is_device;
   bool source_is_device;
+  bool target_is_pinned;
+  bool source_is_pinned;
 };
 
 bool is_pageable(const void* address, size_t bytes, const char* what) {
@@ -46,6 +48,11 @@ bool is_pageable(const void* address, size_t bytes, const char* what) {
   return true;
 }
 
+void require_pinned(const void* address, size_t bytes, const std::string& what) {
+  if (is_pinned_host(address, bytes)) return;
+  report("freed memory", what + " pinned memory of " + std::to_string(bytes) + " bytes that was given back");
+}
+
 // Before the work is queued, so that the report comes where the host is, and again when it runs: the memory may have
 // been freed in between.
 void require_ranges(const Copy& copy) {
@@ -54,6 +61,8 @@ void require_ranges(const Copy& copy) {
     const std::byte* source = copy.source + row * copy.shape.source_pitch;
     if (copy.target_is_device) require_device_range(target, copy.shape.width, "copy to");
     if (copy.source_is_device) require_device_range(source, copy.shape.width, "copy from");
+    if (copy.target_is_pinned) require_pinned(target, copy.shape.width, "copy to");
+    if (copy.source_is_pinned) require_pinned(source, copy.shape.width, "copy from");
   }
 }
 
@@ -95,6 +104,7 @@ WorkMaker staged_copy_work(const Copy& copy) {
   }
   Copy from_staged = copy;
   from_staged.source = staged->data();
+  from_staged.source_is_pinned = false;
   from_staged.shape.source_pitch = copy.shape.width;
   return simple_work("a copy of " + std::to_string(staged->size()) + " bytes from pageable memory",
                      [from_staged, staged] { run_copy(from_staged); });
@@ -152,8 +162,13 @@ cudaError_t start_copy(void* target, const void* source, const Shape& shape, cud
   if (shape.rows > 1 && (shape.target_pitch < shape.width || shape.source_pitch < shape.width)) {
     return remember_error(cudaErrorInvalidPitchValue);
   }
-  const Copy copy = {static_cast<std::byte*>(target), static_cast<const std::byte*>(source), shape,
-                     is_device_address(target), is_device_address(source)};
+  const Copy copy = {.target = static_cast<std::byte*>(target),
+                     .source = static_cast<const std::byte*>(source),
+                     .shape = shape,
+                     .target_is_device = is_device_address(target),
+                     .source_is_device = is_device_address(source),
+                     .target_is_pinned = is_pinned_host(target, shape.target_bytes()),
+                     .source_is_pinned = is_pinned_host(source, shape.source_bytes())};
   if (static_cast<unsigned>(kind) > cudaMemcpyDefault) return remember_error(cudaErrorInvalidMemcpyDirection);
   if (!kind_fits(copy, kind)) return remember_error(cudaErrorInvalidValue);
   Scheduler& scheduler = Scheduler::instance();

@@ -63,7 +63,7 @@ bool is_inside_device_memory(const void* address) {
   return device_allocation_bytes(address) > 0;
 }
 
-// For calls that wait for all work of all devices before they let go of host memory.
+// For a call that waits for all work of all devices before it lets go of host memory.
 void wait_for_everything(Lock& lock) {
   for (int device = 0; device < settings().devices; ++device) Scheduler::instance().wait_for_device(lock, device);
 }
@@ -150,9 +150,8 @@ cudaError_t cudaMallocHost(void** address, size_t bytes) {
 cudaError_t cudaFreeHost(void* address) {
   if (!address) return cudaSuccess;
   count_host_synchronisation();
-  Lock lock = Scheduler::instance().lock();
+  const Lock lock = Scheduler::instance().lock();
   if (invalidate_captures_by_unsafe_call()) return remember_error(cudaErrorStreamCaptureUnsupported);
-  wait_for_everything(lock);
   const size_t bytes = remove_pinned(address);
   if (bytes == 0) return remember_error(cudaErrorInvalidValue);
   release_pinned(address, bytes);

@@ -142,6 +142,17 @@ void reads_pinned_memory_after_free() {
   (void)value;
 }
 
+// cudaFreeHost does not wait for it.
+void frees_pinned_memory_too_early() {
+  void* memory = allocate(256);
+  void* pinned = allocate_pinned(256);
+  const cudaStream_t stream = make_stream();
+  EXPECT_CUDA(cudaMemsetAsync(memory, 0, 256, stream));
+  EXPECT_CUDA(cudaMemcpyAsync(pinned, memory, 256, cudaMemcpyDeviceToHost, stream));
+  EXPECT_CUDA(cudaFreeHost(pinned));
+  EXPECT_CUDA(cudaDeviceSynchronize());
+}
+
 void wrong_calls_are_refused() {
   void* memory = allocate(64);
   char values[64] = {};
@@ -253,4 +264,5 @@ int main() {
   expect_report("a copy of a copy of uninitialised memory", "initialised", copies_what_nobody_wrote_twice, checked);
   expect_report("a copy between overlapping ranges", "overlap", copies_within_overlapping_memory);
   expect_found("pinned memory that is read after cudaFreeHost", reads_pinned_memory_after_free);
+  expect_report("a copy to pinned memory after cudaFreeHost", "copy to pinned memory", frees_pinned_memory_too_early);
 }
