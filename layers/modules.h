@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "core/parameters.h"
 #include "core/tape.h"
@@ -16,6 +17,9 @@ class Linear {
       : weight_(scope.matrix("weight", outputs, inputs, {.deviation = deviation})),
         bias_(scope.vector("bias", outputs, {})) {}
   Tensor operator()(Tape& tape, const Tensor& x) const { return ops::linear(tape, x, weight_, bias_); }
+  Tensor operator()(Tape& tape, const Tensor& x, Activation activation) const {
+    return ops::linear_activation(tape, x, weight_, bias_, activation);
+  }
 
  private:
   Parameter weight_, bias_;
@@ -25,9 +29,16 @@ class LayerNorm {
  public:
   LayerNorm(const Scope& scope, int64_t size, float epsilon)
       : gamma_(scope.vector("gamma", size, {.mean = 1})), beta_(scope.vector("beta", size, {})), epsilon_(epsilon) {}
-  Tensor operator()(Tape& tape, const Tensor& x) const { return ops::layer_norm(tape, x, gamma_, beta_, epsilon_); }
+  Tensor operator()(Tape& tape, const Tensor& x) const { return ops::layer_norm(tape, x, parameters()); }
+  // Of the sum of the residual and what dropout leaves of x.
+  ops::SumAndNorm operator()(Tape& tape, const Tensor& x, std::optional<Tensor> residual,
+                             const ops::DropoutOptions& dropout) const {
+    return ops::dropout_add_norm(tape, x, residual, dropout, parameters());
+  }
 
  private:
+  ops::NormParameters parameters() const { return {.gamma = gamma_, .beta = beta_, .epsilon = epsilon_}; }
+
   Parameter gamma_, beta_;
   float epsilon_;
 };
@@ -76,9 +87,7 @@ class FeedForward {
       : inner_(scope / "inner", options.hidden_size, options.inner_size, options.deviation),
         outer_(scope / "outer", options.inner_size, options.hidden_size, options.residual_deviation),
         activation_(options.activation) {}
-  Tensor operator()(Tape& tape, const Tensor& x) const {
-    return outer_(tape, ops::activation(tape, inner_(tape, x), activation_));
-  }
+  Tensor operator()(Tape& tape, const Tensor& x) const { return outer_(tape, inner_(tape, x, activation_)); }
 
  private:
   Linear inner_, outer_;
@@ -103,15 +112,29 @@ class SelfAttention {
   ops::AttentionOptions options_;
 };
 
-// A transformer block, pre-norm (x + f(norm(x))) or post-norm (norm(x + f(x))).
+// What a sub-layer reads, and what its output is added to: the norm of a sum and that sum (pre-norm), or one tensor as
+// both (post-norm).
+struct SublayerInput {
+  Tensor x, residual;
+};
+
+// A transformer block of two sub-layers f, pre-norm (residual + f(norm(residual))) or post-norm (norm(x + f(x))). Each
+// hands on its sum and the norm of that, which are made together: pre-norm the norm of whoever reads it.
 class Block {
  public:
   Block(const Scope& scope, const BlockOptions& options);
 
-  // x (N, C) -> (N, C); with `selected`, only those rows: -> (M, C), the same values as the same rows of the whole.
-  Tensor operator()(Tape& tape, Tensor x, const PackedRows& rows, const SelectedRows* selected = nullptr) const;
+  const LayerNorm& first_norm() const { return attention_norm_; }
+
+  // (N, C) -> (N, C); with `selected`, only those rows: -> (M, C), the same values as the same rows of the whole. The
+  // sum of a pre-norm block is normed by `next`.
+  SublayerInput operator()(Tape& tape, const SublayerInput& input, const PackedRows& rows, const LayerNorm& next,
+                           const SelectedRows* selected = nullptr) const;
 
  private:
+  SublayerInput add(Tape& tape, const Tensor& x, const Tensor& residual, Vector<const uint32_t> row_ids,
+                    const LayerNorm& norm) const;
+
   SelfAttention attention_;
   LayerNorm attention_norm_;
   FeedForward feed_forward_;

@@ -23,29 +23,124 @@ void with_type(NumberType type, Body body) {
   }
 }
 
+// y = x W^T + bias, of checked arguments.
+template <class T>
+void multiply(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias, Matrix<T> y) {
+  run(tape.device(), Gemm<T>{.a = x.matrix<T>(),
+                             .transpose_a = false,
+                             .b = weight.factor<T>(),
+                             .transpose_b = true,
+                             .bias = bias.factor_vector<T>(),
+                             .c = y,
+                             .accumulate = false,
+                             .tf32 = tape.uses_tf32()});
+}
+
+// What a gradient of x W^T gives x and W.
+template <class T>
+void add_factor_gradients(Tape& tape, Matrix<const T> dy, const Tensor& x, const Tensor& weight) {
+  run(tape.device(), Gemm<T, float>{.a = dy,
+                                    .transpose_a = true,
+                                    .b = x.matrix<T>(),
+                                    .transpose_b = false,
+                                    .bias = Vector<const float>::none(),
+                                    .c = tape.gradient_matrix(weight),
+                                    .accumulate = true,
+                                    .tf32 = tape.uses_tf32()});
+  run(tape.device(), Gemm<T>{.a = dy,
+                             .transpose_a = false,
+                             .b = weight.factor<T>(),
+                             .transpose_b = false,
+                             .bias = Vector<const T>::none(),
+                             .c = tape.gradient_matrix<T>(x),
+                             .accumulate = true,
+                             .tf32 = tape.uses_tf32()});
+}
+
+void check_linear(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  CHECK(weight.rank() == 2 && x.rank() == 2 && x.columns() == weight.columns(), op, ": x is ", x.shape(),
+        ", the weight is ", weight.shape());
+  CHECK(bias.rank() == 1 && bias.size() == weight.rows(), op, ": the weight is ", weight.shape(), ", the bias is ",
+        bias.shape());
+}
+
+void check_norm(const char* op, const Tensor& x, const NormParameters& norm) {
+  CHECK(x.rank() == 2 && norm.gamma.size() == x.columns() && norm.beta.size() == x.columns(), op, ": x is ", x.shape(),
+        ", gamma ", norm.gamma.shape(), ", beta ", norm.beta.shape());
+}
+
+template <class T>
+Matrix<const T> matrix_or_none(const std::optional<Tensor>& tensor) {
+  return tensor ? Matrix<const T>(tensor->matrix<T>()) : Matrix<const T>::none();
+}
+template <class T>
+Matrix<T> gradient_or_none(Tape& tape, const std::optional<Tensor>& tensor) {
+  return tensor ? tape.gradient_matrix<T>(*tensor) : Matrix<T>::none();
+}
+
 // Dropout of checked arguments, plus the residual where there is one.
 Tensor drop(Tape& tape, const Tensor& x, std::optional<Tensor> residual, Vector<const uint32_t> row_ids,
             float probability) {
   Tensor y = tape.matrix(x.rows(), x.columns());
   const DropoutKey key = tape.next_dropout();
   with_type(y.type(), [&]<class T>(T) {
-    run(tape.device(),
-        DropoutForward<T>{.x = x.matrix<T>(),
-                          .residual = residual ? Matrix<const T>(residual->matrix<T>()) : Matrix<const T>::none(),
-                          .row_ids = row_ids,
-                          .probability = probability,
-                          .key = key,
-                          .y = y.matrix<T>()});
-    tape.record(y, {x, residual ? *residual : x}, [=](Tape& t) {
+    run(tape.device(), DropoutForward<T>{.x = x.matrix<T>(),
+                                         .residual = matrix_or_none<T>(residual),
+                                         .row_ids = row_ids,
+                                         .probability = probability,
+                                         .key = key,
+                                         .y = y.matrix<T>()});
+    tape.record({y}, {x, residual ? *residual : x}, [=](Tape& t) {
       run(t.device(), DropoutBackward<T>{.dy = t.gradient_matrix<T>(y),
                                          .row_ids = row_ids,
                                          .probability = probability,
                                          .key = key,
                                          .dx = t.gradient_matrix<T>(x),
-                                         .dresidual = residual ? t.gradient_matrix<T>(*residual) : Matrix<T>::none()});
+                                         .dresidual = gradient_or_none<T>(t, residual)});
     });
   });
   return y;
+}
+
+// layer_norm() and dropout_add_norm() of checked arguments.
+SumAndNorm normalise(Tape& tape, const Tensor& x, std::optional<Tensor> residual, const DropoutOptions& dropout,
+                     const NormParameters& norm) {
+  const bool sums = residual || dropout.probability > 0;  // else the sum is x, an input
+  const Tensor sum = sums ? tape.matrix(x.rows(), x.columns()) : x, y = tape.matrix(x.rows(), x.columns());
+  const DropoutKey key = sums ? tape.next_dropout() : DropoutKey{};
+  const Vector<float> mean = tape.keep<float>(x.rows()), inverse_std = tape.keep<float>(x.rows());
+  with_type(y.type(), [&]<class T>(T) {
+    run(tape.device(), LayerNormForward<T>{.x = x.matrix<T>(),
+                                           .residual = matrix_or_none<T>(residual),
+                                           .row_ids = dropout.row_ids,
+                                           .probability = dropout.probability,
+                                           .key = key,
+                                           .gamma = norm.gamma.vector(),
+                                           .beta = norm.beta.vector(),
+                                           .epsilon = norm.epsilon,
+                                           .sum = sums ? sum.matrix<T>() : Matrix<T>::none(),
+                                           .y = y.matrix<T>(),
+                                           .mean = mean,
+                                           .inverse_std = inverse_std});
+    const auto undo = [=](Tape& t) {
+      run(t.device(), LayerNormBackward<T>{.dy = t.gradient_matrix<T>(y),
+                                           .dsum = sums ? t.gradient_matrix_if_any<T>(sum) : Matrix<T>::none(),
+                                           .sum = sum.matrix<T>(),
+                                           .gamma = norm.gamma.vector(),
+                                           .mean = mean,
+                                           .inverse_std = inverse_std,
+                                           .row_ids = dropout.row_ids,
+                                           .probability = dropout.probability,
+                                           .key = key,
+                                           .dx = t.gradient_matrix<T>(x),
+                                           .dresidual = gradient_or_none<T>(t, residual),
+                                           .dgamma = t.gradient_vector(norm.gamma),
+                                           .dbeta = t.gradient_vector(norm.beta)});
+    };
+    const std::initializer_list<Tensor> inputs = {x, residual ? *residual : x, norm.gamma, norm.beta};
+    sums ? tape.record({sum, y}, inputs, undo) : tape.record({y}, inputs, undo);
+  });
+  return {.sum = sum, .norm = y};
 }
 
 }  // namespace
@@ -67,7 +162,7 @@ Tensor embedding_bag(Tape& tape, const Tensor& table, Vector<const int32_t> ids,
                                               .weights = weights,
                                               .mode = mode,
                                               .y = y.matrix<T>()});
-    tape.record(y, {table}, [=](Tape& t) {
+    tape.record({y}, {table}, [=](Tape& t) {
       run(t.device(), EmbeddingBagBackward<T>{.dy = t.gradient_matrix<T>(y),
                                               .ids = ids,
                                               .bag_offsets = bag_offsets,
@@ -80,87 +175,41 @@ Tensor embedding_bag(Tape& tape, const Tensor& table, Vector<const int32_t> ids,
 }
 
 Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  CHECK(weight.rank() == 2 && x.rank() == 2 && x.columns() == weight.columns(), "linear: x is ", x.shape(),
-        ", the weight is ", weight.shape());
-  CHECK(bias.rank() == 1 && bias.size() == weight.rows(), "linear: the weight is ", weight.shape(), ", the bias is ",
-        bias.shape());
+  check_linear("linear", x, weight, bias);
   Tensor y = tape.matrix(x.rows(), weight.rows());
   with_type(y.type(), [&]<class T>(T) {
-    run(tape.device(), Gemm<T>{.a = x.matrix<T>(),
-                               .transpose_a = false,
-                               .b = weight.factor<T>(),
-                               .transpose_b = true,
-                               .bias = bias.factor_vector<T>(),
-                               .c = y.matrix<T>(),
-                               .accumulate = false,
-                               .tf32 = tape.uses_tf32()});
-    tape.record(y, {x, weight, bias}, [=](Tape& t) {
+    multiply(tape, x, weight, bias, y.matrix<T>());
+    tape.record({y}, {x, weight, bias}, [=](Tape& t) {
       const Matrix<T> dy = t.gradient_matrix<T>(y);
       run(t.device(), ColumnSum<T>{.x = dy, .y = t.gradient_vector(bias)});
-      run(t.device(), Gemm<T, float>{.a = dy,
-                                     .transpose_a = true,
-                                     .b = x.matrix<T>(),
-                                     .transpose_b = false,
-                                     .bias = Vector<const float>::none(),
-                                     .c = t.gradient_matrix(weight),
-                                     .accumulate = true,
-                                     .tf32 = t.uses_tf32()});
-      run(t.device(), Gemm<T>{.a = dy,
-                              .transpose_a = false,
-                              .b = weight.factor<T>(),
-                              .transpose_b = false,
-                              .bias = Vector<const T>::none(),
-                              .c = t.gradient_matrix<T>(x),
-                              .accumulate = true,
-                              .tf32 = t.uses_tf32()});
+      add_factor_gradients<T>(t, dy, x, weight);
     });
   });
   return y;
 }
 
-Tensor layer_norm(Tape& tape, const Tensor& x, const Tensor& gamma, const Tensor& beta, float epsilon) {
-  CHECK(x.rank() == 2 && gamma.size() == x.columns() && beta.size() == x.columns(), "layer_norm: x is ", x.shape(),
-        ", gamma ", gamma.shape(), ", beta ", beta.shape());
-  Tensor y = tape.matrix(x.rows(), x.columns());
-  const Vector<float> mean = tape.keep<float>(x.rows());
-  const Vector<float> inverse_std = tape.keep<float>(x.rows());
+Tensor linear_activation(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias, Activation kind) {
+  check_linear("linear_activation", x, weight, bias);
+  Tensor y = tape.matrix(x.rows(), weight.rows());
   with_type(y.type(), [&]<class T>(T) {
-    run(tape.device(), LayerNormForward<T>{.x = x.matrix<T>(),
-                                           .gamma = gamma.vector(),
-                                           .beta = beta.vector(),
-                                           .epsilon = epsilon,
-                                           .y = y.matrix<T>(),
-                                           .mean = mean,
-                                           .inverse_std = inverse_std});
-    tape.record(y, {x, gamma, beta}, [=](Tape& t) {
-      run(t.device(), LayerNormBackward<T>{.dy = t.gradient_matrix<T>(y),
-                                           .x = x.matrix<T>(),
-                                           .gamma = gamma.vector(),
-                                           .mean = mean,
-                                           .inverse_std = inverse_std,
-                                           .dx = t.gradient_matrix<T>(x),
-                                           .dgamma = t.gradient_vector(gamma),
-                                           .dbeta = t.gradient_vector(beta)});
-    });
-  });
-  return y;
-}
-
-Tensor activation(Tape& tape, const Tensor& x, Activation kind) {
-  Tensor y = tape.matrix(x.rows(), x.columns());
-  with_type(y.type(), [&]<class T>(T) {
-    run(tape.device(), ActivationForward<T>{.activation = kind, .x = x.flat<T>(), .y = y.flat<T>()});
-    tape.record(y, {x}, [=](Tape& t) {
+    const Matrix<T> product(tape.keep<T>(y.size()).data(), y.rows(), y.columns());
+    multiply(tape, x, weight, bias, product);
+    run(tape.device(), ActivationForward<T>{
+                           .activation = kind, .x = Vector<const T>(product.data(), product.size()), .y = y.flat<T>()});
+    tape.record({y}, {x, weight, bias}, [=](Tape& t) {
+      const Matrix<T> gradient = t.gradient_matrix<T>(y);
       run(t.device(),
           ActivationBackward<T>{
-              .activation = kind, .dy = t.gradient_vector<T>(y), .x = x.flat<T>(), .dx = t.gradient_vector<T>(x)});
+              .activation = kind, .dy = gradient, .x = product, .dx = gradient, .dbias = t.gradient_vector(bias)});
+      add_factor_gradients<T>(t, gradient, x, weight);
     });
   });
   return y;
 }
 
 Tensor add(Tape& tape, const Tensor& x, const Tensor& y) {
-  return dropout_add(tape, x, y, Vector<const uint32_t>::none(), 0);
+  CHECK(x.rows() == y.rows() && x.columns() == y.columns(), "add: x is ", x.shape(), ", y is ", y.shape());
+  return drop(tape, x, y, Vector<const uint32_t>::none(), 0);
 }
 
 Tensor dropout(Tape& tape, const Tensor& x, Vector<const uint32_t> row_ids, float probability) {
@@ -169,13 +218,20 @@ Tensor dropout(Tape& tape, const Tensor& x, Vector<const uint32_t> row_ids, floa
   return drop(tape, x, std::nullopt, row_ids, probability);
 }
 
-Tensor dropout_add(Tape& tape, const Tensor& x, const Tensor& residual, Vector<const uint32_t> row_ids,
-                   float probability) {
-  CHECK(x.rows() == residual.rows() && x.columns() == residual.columns(), "dropout_add: x is ", x.shape(),
-        ", the residual is ", residual.shape());
-  if (!tape.training()) probability = 0;
-  CHECK(probability == 0 || row_ids.size() == x.rows(), "dropout_add: ", row_ids.size(), " row ids for x ", x.shape());
-  return drop(tape, x, residual, row_ids, probability);
+Tensor layer_norm(Tape& tape, const Tensor& x, const NormParameters& norm) {
+  check_norm("layer_norm", x, norm);
+  return normalise(tape, x, std::nullopt, {.row_ids = Vector<const uint32_t>::none(), .probability = 0}, norm).norm;
+}
+
+SumAndNorm dropout_add_norm(Tape& tape, const Tensor& x, std::optional<Tensor> residual, const DropoutOptions& dropout,
+                            const NormParameters& norm) {
+  CHECK(!residual || (x.rows() == residual->rows() && x.columns() == residual->columns()), "dropout_add_norm: x is ",
+        x.shape(), ", the residual is ", residual->shape());
+  check_norm("dropout_add_norm", x, norm);
+  const float probability = tape.training() ? dropout.probability : 0;
+  CHECK(probability == 0 || dropout.row_ids.size() == x.rows(), "dropout_add_norm: ", dropout.row_ids.size(),
+        " row ids for x ", x.shape());
+  return normalise(tape, x, residual, {.row_ids = dropout.row_ids, .probability = probability}, norm);
 }
 
 Tensor self_attention(Tape& tape, const Tensor& qkv, Vector<const int64_t> sequence_offsets,
@@ -204,7 +260,7 @@ Tensor self_attention(Tape& tape, const Tensor& qkv, Vector<const int64_t> seque
                                            .key = key,
                                            .y = y.matrix<T>(),
                                            .log_sum_exp = log_sum_exp});
-    tape.record(y, {qkv}, [=](Tape& t) {
+    tape.record({y}, {qkv}, [=](Tape& t) {
       run(t.device(), AttentionBackward<T>{.qkv = qkv.matrix<T>(),
                                            .sequence_offsets = sequence_offsets,
                                            .query_rows = query_rows,
@@ -226,7 +282,7 @@ Tensor gather_rows(Tape& tape, const Tensor& x, Vector<const int64_t> indices) {
   Tensor y = tape.matrix(indices.size(), x.columns());
   with_type(y.type(), [&]<class T>(T) {
     run(tape.device(), GatherRows<T>{.x = x.matrix<T>(), .indices = indices, .y = y.matrix<T>()});
-    tape.record(y, {x}, [=](Tape& t) {
+    tape.record({y}, {x}, [=](Tape& t) {
       run(t.device(),
           ScatterAddRows<T>{.dy = t.gradient_matrix<T>(y), .indices = indices, .dx = t.gradient_matrix<T>(x)});
     });

@@ -3,6 +3,8 @@
 // derivative.
 #pragma once
 
+#include <optional>
+
 #include "core/tape.h"
 #include "kernels/activation.h"
 #include "kernels/embedding_bag.h"
@@ -19,10 +21,8 @@ Tensor embedding_bag(Tape& tape, const Tensor& table, Vector<const int32_t> ids,
 // x W^T + bias: x (N, I), weight (O, I), bias (O) -> (N, O).
 Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias);
 
-// x (N, C), gamma (C), beta (C) -> (N, C).
-Tensor layer_norm(Tape& tape, const Tensor& x, const Tensor& gamma, const Tensor& beta, float epsilon);
-
-Tensor activation(Tape& tape, const Tensor& x, Activation kind);
+// kind(x W^T + bias). The gradient before the activation takes the memory of the one behind it.
+Tensor linear_activation(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias, Activation kind);
 
 // x + y, same shapes.
 Tensor add(Tape& tape, const Tensor& x, const Tensor& y);
@@ -30,9 +30,23 @@ Tensor add(Tape& tape, const Tensor& x, const Tensor& y);
 // Dropout with masks named by global row ids; the identity outside of training.
 Tensor dropout(Tape& tape, const Tensor& x, Vector<const uint32_t> row_ids, float probability);
 
-// residual + dropout(x).
-Tensor dropout_add(Tape& tape, const Tensor& x, const Tensor& residual, Vector<const uint32_t> row_ids,
-                   float probability);
+struct NormParameters {
+  Tensor gamma, beta;  // (C)
+  float epsilon;
+};
+// x (N, C) -> (N, C).
+Tensor layer_norm(Tape& tape, const Tensor& x, const NormParameters& norm);
+
+struct SumAndNorm {
+  Tensor sum;   // residual + dropout(x), or dropout(x) without a residual
+  Tensor norm;  // layer_norm(sum)
+};
+struct DropoutOptions {
+  Vector<const uint32_t> row_ids;
+  float probability;
+};
+SumAndNorm dropout_add_norm(Tape& tape, const Tensor& x, std::optional<Tensor> residual, const DropoutOptions& dropout,
+                            const NormParameters& norm);
 
 // Packed sequences: rows [offsets[b], offsets[b + 1]) are sequence b.
 struct AttentionOptions {
