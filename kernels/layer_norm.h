@@ -9,11 +9,11 @@
 //   total = dsum + inverse_std (g - mean_c(g) - n mean_c(g n))
 //   dx += keep * dropout_scale * total,  dresidual += total,  dgamma += sum_r dy n,  dbeta += sum_r dy
 //
-// Column sums run over fixed row blocks and are added in block order.
+// and, where x is a product with a bias that nobody else has read, dx = ... in place of dx += ... and dbias += sum_r
+// dx. Column sums run over fixed row blocks and are added in block order.
 //
-// In one pass because memory is what it costs. Passes over (N, C), those over gradients that start at zero counted: sum
-// and y are made in 4 where dropout and a norm of its own take 5; backward takes 7 (6 where there is no dsum), as
-// against 9 (10).
+// All at once because passes over memory are what it costs. Of (N, C): forward 4, where dropout and a norm apart take
+// 5; backward behind a product 6, where they, a dx that starts at zero and column sums of their own take 11.
 #pragma once
 
 #include "core/bf16.h"
@@ -33,7 +33,7 @@ struct LayerNormForward {
   Vector<const float> gamma;  // (C)
   Vector<const float> beta;   // (C)
   float epsilon;
-  Matrix<T> sum;              // (N, C), overwritten; none() where it is x: no residual, and nothing dropped
+  Matrix<T> sum;              // (N, C), overwritten; may be x itself; none(): x is the sum as it is
   Matrix<T> y;                // (N, C), overwritten
   Vector<float> mean;         // (N), overwritten, kept for backward
   Vector<float> inverse_std;  // (N), overwritten, kept for backward
@@ -53,8 +53,9 @@ struct LayerNormBackward {
   Vector<const uint32_t> row_ids;
   float probability;
   DropoutKey key;
-  Matrix<T> dx;          // (N, C), added into
+  Matrix<T> dx;          // (N, C), added into; where dbias is given overwritten, and may be dy itself
   Matrix<T> dresidual;   // (N, C), added into, or none()
+  Vector<float> dbias;   // (C), added into, or none()
   Vector<float> dgamma;  // (C), added into
   Vector<float> dbeta;   // (C), added into
 };

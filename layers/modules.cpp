@@ -10,9 +10,9 @@ Block::Block(const Scope& scope, const BlockOptions& options)
       dropout_(options.dropout),
       pre_norm_(options.pre_norm) {}
 
-SublayerInput Block::add(Tape& tape, const Tensor& x, const Tensor& residual, Vector<const uint32_t> row_ids,
+SublayerInput Block::end(Tape& tape, const Tensor& x, const Linear& output, const ops::ResidualOptions& added,
                          const LayerNorm& norm) const {
-  const auto [sum, normed] = norm(tape, x, residual, {.row_ids = row_ids, .probability = dropout_});
+  const auto [sum, normed] = ops::linear_dropout_add_norm(tape, x, output.parameters(), added, norm.parameters());
   return {.x = normed, .residual = pre_norm_ ? sum : normed};
 }
 
@@ -23,9 +23,12 @@ SublayerInput Block::operator()(Tape& tape, const SublayerInput& input, const Pa
   const Vector<const uint32_t> row_ids = selected ? selected->row_ids : rows.row_ids;
   const Tensor attended = attention_.attend(tape, input.x, rows, queries);
   const Tensor residual = selected ? ops::gather_rows(tape, input.residual, selected->indices) : input.residual;
-  const SublayerInput middle = add(tape, attention_.project(tape, attended), residual, row_ids,
-                                   pre_norm_ ? feed_forward_norm_ : attention_norm_);
-  return add(tape, feed_forward_(tape, middle.x), middle.residual, row_ids, pre_norm_ ? next : feed_forward_norm_);
+  const SublayerInput middle =
+      end(tape, attended, attention_.output(), {.residual = residual, .row_ids = row_ids, .dropout = dropout_},
+          pre_norm_ ? feed_forward_norm_ : attention_norm_);
+  return end(tape, feed_forward_.expand(tape, middle.x), feed_forward_.output(),
+             {.residual = middle.residual, .row_ids = row_ids, .dropout = dropout_},
+             pre_norm_ ? next : feed_forward_norm_);
 }
 
 }  // namespace itemloom

@@ -16,10 +16,11 @@ class Linear {
   Linear(const Scope& scope, int64_t inputs, int64_t outputs, float deviation)
       : weight_(scope.matrix("weight", outputs, inputs, {.deviation = deviation})),
         bias_(scope.vector("bias", outputs, {})) {}
-  Tensor operator()(Tape& tape, const Tensor& x) const { return ops::linear(tape, x, weight_, bias_); }
+  Tensor operator()(Tape& tape, const Tensor& x) const { return ops::linear(tape, x, parameters()); }
   Tensor operator()(Tape& tape, const Tensor& x, Activation activation) const {
-    return ops::linear_activation(tape, x, weight_, bias_, activation);
+    return ops::linear_activation(tape, x, parameters(), activation);
   }
+  ops::LinearParameters parameters() const { return {.weight = weight_, .bias = bias_}; }
 
  private:
   Parameter weight_, bias_;
@@ -30,15 +31,9 @@ class LayerNorm {
   LayerNorm(const Scope& scope, int64_t size, float epsilon)
       : gamma_(scope.vector("gamma", size, {.mean = 1})), beta_(scope.vector("beta", size, {})), epsilon_(epsilon) {}
   Tensor operator()(Tape& tape, const Tensor& x) const { return ops::layer_norm(tape, x, parameters()); }
-  // Of the sum of the residual and what dropout leaves of x.
-  ops::SumAndNorm operator()(Tape& tape, const Tensor& x, std::optional<Tensor> residual,
-                             const ops::DropoutOptions& dropout) const {
-    return ops::dropout_add_norm(tape, x, residual, dropout, parameters());
-  }
-
- private:
   ops::NormParameters parameters() const { return {.gamma = gamma_, .beta = beta_, .epsilon = epsilon_}; }
 
+ private:
   Parameter gamma_, beta_;
   float epsilon_;
 };
@@ -81,20 +76,23 @@ struct BlockOptions {
   float residual_deviation;  // of the weights whose output is added to the residual stream
 };
 
+// Without its second product, which Block joins with what follows.
 class FeedForward {
  public:
   FeedForward(const Scope& scope, const BlockOptions& options)
       : inner_(scope / "inner", options.hidden_size, options.inner_size, options.deviation),
         outer_(scope / "outer", options.inner_size, options.hidden_size, options.residual_deviation),
         activation_(options.activation) {}
-  Tensor operator()(Tape& tape, const Tensor& x) const { return outer_(tape, inner_(tape, x, activation_)); }
+  Tensor expand(Tape& tape, const Tensor& x) const { return inner_(tape, x, activation_); }
+  const Linear& output() const { return outer_; }
 
  private:
   Linear inner_, outer_;
   Activation activation_;
 };
 
-// Multi-head self-attention without its output projection, which Block applies to the rows it needs.
+// Multi-head self-attention without its output projection, which Block applies to the rows it needs and joins with what
+// follows.
 class SelfAttention {
  public:
   SelfAttention(const Scope& scope, const BlockOptions& options)
@@ -105,7 +103,7 @@ class SelfAttention {
   Tensor attend(Tape& tape, const Tensor& x, const PackedRows& rows, Vector<const int64_t> query_rows) const {
     return ops::self_attention(tape, qkv_(tape, x), rows.sequence_offsets, query_rows, rows.row_ids, options_);
   }
-  Tensor project(Tape& tape, const Tensor& attended) const { return output_(tape, attended); }
+  const Linear& output() const { return output_; }
 
  private:
   Linear qkv_, output_;
@@ -132,7 +130,8 @@ class Block {
                            const SelectedRows* selected = nullptr) const;
 
  private:
-  SublayerInput add(Tape& tape, const Tensor& x, const Tensor& residual, Vector<const uint32_t> row_ids,
+  // Ends a sub-layer whose last product is that of x.
+  SublayerInput end(Tape& tape, const Tensor& x, const Linear& output, const ops::ResidualOptions& added,
                     const LayerNorm& norm) const;
 
   SelfAttention attention_;

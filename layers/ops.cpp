@@ -23,14 +23,22 @@ void with_type(NumberType type, Body body) {
   }
 }
 
+void check_linear(const char* op, const Tensor& x, const LinearParameters& linear) {
+  const auto& [weight, bias] = linear;
+  CHECK(weight.rank() == 2 && x.rank() == 2 && x.columns() == weight.columns(), op, ": x is ", x.shape(),
+        ", the weight is ", weight.shape());
+  CHECK(bias.rank() == 1 && bias.size() == weight.rows(), op, ": the weight is ", weight.shape(), ", the bias is ",
+        bias.shape());
+}
+
 // y = x W^T + bias, of checked arguments.
 template <class T>
-void multiply(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias, Matrix<T> y) {
+void multiply(Tape& tape, const Tensor& x, const LinearParameters& linear, Matrix<T> y) {
   run(tape.device(), Gemm<T>{.a = x.matrix<T>(),
                              .transpose_a = false,
-                             .b = weight.factor<T>(),
+                             .b = linear.weight.factor<T>(),
                              .transpose_b = true,
-                             .bias = bias.factor_vector<T>(),
+                             .bias = linear.bias.factor_vector<T>(),
                              .c = y,
                              .accumulate = false,
                              .tf32 = tape.uses_tf32()});
@@ -55,18 +63,6 @@ void add_factor_gradients(Tape& tape, Matrix<const T> dy, const Tensor& x, const
                              .c = tape.gradient_matrix<T>(x),
                              .accumulate = true,
                              .tf32 = tape.uses_tf32()});
-}
-
-void check_linear(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  CHECK(weight.rank() == 2 && x.rank() == 2 && x.columns() == weight.columns(), op, ": x is ", x.shape(),
-        ", the weight is ", weight.shape());
-  CHECK(bias.rank() == 1 && bias.size() == weight.rows(), op, ": the weight is ", weight.shape(), ", the bias is ",
-        bias.shape());
-}
-
-void check_norm(const char* op, const Tensor& x, const NormParameters& norm) {
-  CHECK(x.rank() == 2 && norm.gamma.size() == x.columns() && norm.beta.size() == x.columns(), op, ": x is ", x.shape(),
-        ", gamma ", norm.gamma.shape(), ", beta ", norm.beta.shape());
 }
 
 template <class T>
@@ -102,45 +98,66 @@ Tensor drop(Tape& tape, const Tensor& x, std::optional<Tensor> residual, Vector<
   return y;
 }
 
-// layer_norm() and dropout_add_norm() of checked arguments.
-SumAndNorm normalise(Tape& tape, const Tensor& x, std::optional<Tensor> residual, const DropoutOptions& dropout,
-                     const NormParameters& norm) {
-  const bool sums = residual || dropout.probability > 0;  // else the sum is x, an input
-  const Tensor sum = sums ? tape.matrix(x.rows(), x.columns()) : x, y = tape.matrix(x.rows(), x.columns());
-  const DropoutKey key = sums ? tape.next_dropout() : DropoutKey{};
-  const Vector<float> mean = tape.keep<float>(x.rows()), inverse_std = tape.keep<float>(x.rows());
-  with_type(y.type(), [&]<class T>(T) {
-    run(tape.device(), LayerNormForward<T>{.x = x.matrix<T>(),
-                                           .residual = matrix_or_none<T>(residual),
-                                           .row_ids = dropout.row_ids,
-                                           .probability = dropout.probability,
+// The norm of a sum, as the ops that have one in them launch it and undo it.
+struct Norming {
+  ResidualOptions added;
+  DropoutKey key;
+  NormParameters parameters;
+  Tensor sum, y;  // `sum` may be an input
+  Vector<float> mean, inverse_std;
+
+  template <class T>
+  void run_forward(Tape& tape, Matrix<const T> x, Matrix<T> sum_to_write) const {
+    run(tape.device(), LayerNormForward<T>{.x = x,
+                                           .residual = matrix_or_none<T>(added.residual),
+                                           .row_ids = added.row_ids,
+                                           .probability = added.dropout,
                                            .key = key,
-                                           .gamma = norm.gamma.vector(),
-                                           .beta = norm.beta.vector(),
-                                           .epsilon = norm.epsilon,
-                                           .sum = sums ? sum.matrix<T>() : Matrix<T>::none(),
+                                           .gamma = parameters.gamma.vector(),
+                                           .beta = parameters.beta.vector(),
+                                           .epsilon = parameters.epsilon,
+                                           .sum = sum_to_write,
                                            .y = y.matrix<T>(),
                                            .mean = mean,
                                            .inverse_std = inverse_std});
-    const auto undo = [=](Tape& t) {
-      run(t.device(), LayerNormBackward<T>{.dy = t.gradient_matrix<T>(y),
-                                           .dsum = sums ? t.gradient_matrix_if_any<T>(sum) : Matrix<T>::none(),
-                                           .sum = sum.matrix<T>(),
-                                           .gamma = norm.gamma.vector(),
-                                           .mean = mean,
-                                           .inverse_std = inverse_std,
-                                           .row_ids = dropout.row_ids,
-                                           .probability = dropout.probability,
-                                           .key = key,
-                                           .dx = t.gradient_matrix<T>(x),
-                                           .dresidual = gradient_or_none<T>(t, residual),
-                                           .dgamma = t.gradient_vector(norm.gamma),
-                                           .dbeta = t.gradient_vector(norm.beta)});
-    };
-    const std::initializer_list<Tensor> inputs = {x, residual ? *residual : x, norm.gamma, norm.beta};
-    sums ? tape.record({sum, y}, inputs, undo) : tape.record({y}, inputs, undo);
-  });
-  return {.sum = sum, .norm = y};
+  }
+  template <class T>
+  void run_backward(Tape& tape, Matrix<const T> dsum, Matrix<T> dx, Vector<float> dbias) const {
+    run(tape.device(), LayerNormBackward<T>{.dy = tape.gradient_matrix<T>(y),
+                                            .dsum = dsum,
+                                            .sum = sum.matrix<T>(),
+                                            .gamma = parameters.gamma.vector(),
+                                            .mean = mean,
+                                            .inverse_std = inverse_std,
+                                            .row_ids = added.row_ids,
+                                            .probability = added.dropout,
+                                            .key = key,
+                                            .dx = dx,
+                                            .dresidual = gradient_or_none<T>(tape, added.residual),
+                                            .dbias = dbias,
+                                            .dgamma = tape.gradient_vector(parameters.gamma),
+                                            .dbeta = tape.gradient_vector(parameters.beta)});
+  }
+};
+
+// For a sum of `rows` rows. Refuses what does not fit and drops nothing outside of training.
+Norming new_norming(const char* op, Tape& tape, Tensor sum, ResidualOptions added, const NormParameters& parameters) {
+  const auto& [gamma, beta, epsilon] = parameters;
+  CHECK(sum.rank() == 2 && gamma.size() == sum.columns() && beta.size() == sum.columns(), op, ": x is ", sum.shape(),
+        ", gamma ", gamma.shape(), ", beta ", beta.shape());
+  const std::optional<Tensor>& residual = added.residual;
+  CHECK(!residual || (sum.rows() == residual->rows() && sum.columns() == residual->columns()), op, ": x is ",
+        sum.shape(), ", the residual is ", residual->shape());
+  if (!tape.training()) added.dropout = 0;
+  CHECK(added.dropout == 0 || added.row_ids.size() == sum.rows(), op, ": ", added.row_ids.size(), " row ids for x ",
+        sum.shape());
+  return {.added = added,
+          .key = residual || added.dropout > 0 ? tape.next_dropout() : DropoutKey{},
+          .parameters = parameters,
+          .sum = sum,
+          .y = tape.matrix(sum.rows(), sum.columns()),
+          .mean = tape.keep<float>(sum.rows()),
+          .inverse_std = tape.keep<float>(sum.rows())};
 }
 
 }  // namespace
@@ -174,34 +191,36 @@ Tensor embedding_bag(Tape& tape, const Tensor& table, Vector<const int32_t> ids,
   return y;
 }
 
-Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  check_linear("linear", x, weight, bias);
-  Tensor y = tape.matrix(x.rows(), weight.rows());
+Tensor linear(Tape& tape, const Tensor& x, const LinearParameters& linear) {
+  check_linear("linear", x, linear);
+  Tensor y = tape.matrix(x.rows(), linear.weight.rows());
   with_type(y.type(), [&]<class T>(T) {
-    multiply(tape, x, weight, bias, y.matrix<T>());
-    tape.record({y}, {x, weight, bias}, [=](Tape& t) {
+    multiply(tape, x, linear, y.matrix<T>());
+    tape.record({y}, {x, linear.weight, linear.bias}, [=](Tape& t) {
       const Matrix<T> dy = t.gradient_matrix<T>(y);
-      run(t.device(), ColumnSum<T>{.x = dy, .y = t.gradient_vector(bias)});
-      add_factor_gradients<T>(t, dy, x, weight);
+      run(t.device(), ColumnSum<T>{.x = dy, .y = t.gradient_vector(linear.bias)});
+      add_factor_gradients<T>(t, dy, x, linear.weight);
     });
   });
   return y;
 }
 
-Tensor linear_activation(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias, Activation kind) {
-  check_linear("linear_activation", x, weight, bias);
-  Tensor y = tape.matrix(x.rows(), weight.rows());
+Tensor linear_activation(Tape& tape, const Tensor& x, const LinearParameters& linear, Activation kind) {
+  check_linear("linear_activation", x, linear);
+  Tensor y = tape.matrix(x.rows(), linear.weight.rows());
   with_type(y.type(), [&]<class T>(T) {
-    const Matrix<T> product(tape.keep<T>(y.size()).data(), y.rows(), y.columns());
-    multiply(tape, x, weight, bias, product);
-    run(tape.device(), ActivationForward<T>{
-                           .activation = kind, .x = Vector<const T>(product.data(), product.size()), .y = y.flat<T>()});
-    tape.record({y}, {x, weight, bias}, [=](Tape& t) {
-      const Matrix<T> gradient = t.gradient_matrix<T>(y);
-      run(t.device(),
-          ActivationBackward<T>{
-              .activation = kind, .dy = gradient, .x = product, .dx = gradient, .dbias = t.gradient_vector(bias)});
-      add_factor_gradients<T>(t, gradient, x, weight);
+    const Vector<T> product = tape.keep<T>(y.size());
+    const Matrix<T> product_rows(product.data(), y.rows(), y.columns());
+    multiply(tape, x, linear, product_rows);
+    run(tape.device(), ActivationForward<T>{.activation = kind, .x = product, .y = y.flat<T>()});
+    tape.record({y}, {x, linear.weight, linear.bias}, [=](Tape& t) {
+      const Matrix<T> gradient = t.gradient_matrix<T>(y);  // and then the product's
+      run(t.device(), ActivationBackward<T>{.activation = kind,
+                                            .dy = gradient,
+                                            .x = product_rows,
+                                            .dx = gradient,
+                                            .dbias = t.gradient_vector(linear.bias)});
+      add_factor_gradients<T>(t, gradient, x, linear.weight);
     });
   });
   return y;
@@ -219,19 +238,49 @@ Tensor dropout(Tape& tape, const Tensor& x, Vector<const uint32_t> row_ids, floa
 }
 
 Tensor layer_norm(Tape& tape, const Tensor& x, const NormParameters& norm) {
-  check_norm("layer_norm", x, norm);
-  return normalise(tape, x, std::nullopt, {.row_ids = Vector<const uint32_t>::none(), .probability = 0}, norm).norm;
+  const ResidualOptions nothing{.residual = std::nullopt, .row_ids = Vector<const uint32_t>::none(), .dropout = 0};
+  const Norming norming = new_norming("layer_norm", tape, x, nothing, norm);
+  with_type(norming.y.type(), [&]<class T>(T) {
+    norming.run_forward<T>(tape, x.matrix<T>(), Matrix<T>::none());
+    tape.record({norming.y}, {x, norm.gamma, norm.beta}, [=](Tape& t) {
+      norming.run_backward<T>(t, Matrix<const T>::none(), t.gradient_matrix<T>(x), Vector<float>::none());
+    });
+  });
+  return norming.y;
 }
 
-SumAndNorm dropout_add_norm(Tape& tape, const Tensor& x, std::optional<Tensor> residual, const DropoutOptions& dropout,
-                            const NormParameters& norm) {
-  CHECK(!residual || (x.rows() == residual->rows() && x.columns() == residual->columns()), "dropout_add_norm: x is ",
-        x.shape(), ", the residual is ", residual->shape());
-  check_norm("dropout_add_norm", x, norm);
-  const float probability = tape.training() ? dropout.probability : 0;
-  CHECK(probability == 0 || dropout.row_ids.size() == x.rows(), "dropout_add_norm: ", dropout.row_ids.size(),
-        " row ids for x ", x.shape());
-  return normalise(tape, x, residual, {.row_ids = dropout.row_ids, .probability = probability}, norm);
+SumAndNorm dropout_add_norm(Tape& tape, const Tensor& x, const ResidualOptions& added, const NormParameters& norm) {
+  if (!added.residual && (added.dropout == 0 || !tape.training())) {
+    return {.sum = x, .norm = layer_norm(tape, x, norm)};
+  }
+  const Tensor sum = tape.matrix(x.rows(), x.columns());
+  const Norming norming = new_norming("dropout_add_norm", tape, sum, added, norm);
+  with_type(sum.type(), [&]<class T>(T) {
+    norming.run_forward<T>(tape, x.matrix<T>(), sum.matrix<T>());
+    tape.record({sum, norming.y}, {x, added.residual.value_or(x), norm.gamma, norm.beta}, [=](Tape& t) {
+      norming.run_backward<T>(t, t.gradient_matrix_if_any<T>(sum), t.gradient_matrix<T>(x), Vector<float>::none());
+    });
+  });
+  return {.sum = sum, .norm = norming.y};
+}
+
+SumAndNorm linear_dropout_add_norm(Tape& tape, const Tensor& x, const LinearParameters& linear,
+                                   const ResidualOptions& added, const NormParameters& norm) {
+  check_linear("linear_dropout_add_norm", x, linear);
+  const Tensor sum = tape.matrix(x.rows(), linear.weight.rows());
+  const Norming norming = new_norming("linear_dropout_add_norm", tape, sum, added, norm);
+  with_type(sum.type(), [&]<class T>(T) {
+    multiply(tape, x, linear, sum.matrix<T>());
+    norming.run_forward<T>(tape, sum.matrix<T>(), sum.matrix<T>());
+    tape.record({sum, norming.y}, {x, linear.weight, linear.bias, added.residual.value_or(x), norm.gamma, norm.beta},
+                [=](Tape& t) {
+                  const Matrix<T> gradient = t.gradient_matrix<T>(norming.y);  // and then the product's
+                  norming.run_backward<T>(t, t.gradient_matrix_if_any<T>(sum), gradient,
+                                          t.gradient_vector(linear.bias));
+                  add_factor_gradients<T>(t, gradient, x, linear.weight);
+                });
+  });
+  return {.sum = sum, .norm = norming.y};
 }
 
 Tensor self_attention(Tape& tape, const Tensor& qkv, Vector<const int64_t> sequence_offsets,

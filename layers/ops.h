@@ -18,11 +18,14 @@ Tensor embedding(Tape& tape, const Tensor& table, Vector<const int32_t> ids);
 Tensor embedding_bag(Tape& tape, const Tensor& table, Vector<const int32_t> ids, Vector<const int64_t> bag_offsets,
                      Vector<const float> weights, BagMode mode);
 
-// x W^T + bias: x (N, I), weight (O, I), bias (O) -> (N, O).
-Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias);
+struct LinearParameters {
+  Tensor weight, bias;  // (O, I), (O)
+};
+// x W^T + bias: x (N, I) -> (N, O).
+Tensor linear(Tape& tape, const Tensor& x, const LinearParameters& linear);
 
-// kind(x W^T + bias). The gradient before the activation takes the memory of the one behind it.
-Tensor linear_activation(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias, Activation kind);
+// kind(x W^T + bias). The gradient of the product takes the memory of that of the output.
+Tensor linear_activation(Tape& tape, const Tensor& x, const LinearParameters& linear, Activation kind);
 
 // x + y, same shapes.
 Tensor add(Tape& tape, const Tensor& x, const Tensor& y);
@@ -37,16 +40,21 @@ struct NormParameters {
 // x (N, C) -> (N, C).
 Tensor layer_norm(Tape& tape, const Tensor& x, const NormParameters& norm);
 
+// What x is added to, after dropout.
+struct ResidualOptions {
+  std::optional<Tensor> residual;  // or nothing
+  Vector<const uint32_t> row_ids;
+  float dropout;
+};
 struct SumAndNorm {
-  Tensor sum;   // residual + dropout(x), or dropout(x) without a residual
+  Tensor sum;   // residual + dropout(x)
   Tensor norm;  // layer_norm(sum)
 };
-struct DropoutOptions {
-  Vector<const uint32_t> row_ids;
-  float probability;
-};
-SumAndNorm dropout_add_norm(Tape& tape, const Tensor& x, std::optional<Tensor> residual, const DropoutOptions& dropout,
-                            const NormParameters& norm);
+SumAndNorm dropout_add_norm(Tape& tape, const Tensor& x, const ResidualOptions& added, const NormParameters& norm);
+
+// The same of x W^T + bias. The product takes the memory of the sum, its gradient that of the norm's.
+SumAndNorm linear_dropout_add_norm(Tape& tape, const Tensor& x, const LinearParameters& linear,
+                                   const ResidualOptions& added, const NormParameters& norm);
 
 // Packed sequences: rows [offsets[b], offsets[b + 1]) are sequence b.
 struct AttentionOptions {

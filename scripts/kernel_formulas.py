@@ -48,10 +48,10 @@ FORMULAS = {
     # cache's.
     "layer_norm_forward": lambda r, c, e, sums=False, residual=False: (
         (2 + sums + residual) * r * c * e + 8 * c + 8 * r, (8 + sums + residual) * r * c),
-    # dy and dsum, the sum or x, dx and dresidual, gamma, mean, inverse_std; dx and dresidual, two partial rows for each
-    # 16 rows
-    "layer_norm_backward": lambda r, c, e, sums=False, residual=False, dsum=False: (
-        (4 + dsum + 2 * residual) * r * c * e + 4 * c + 8 * r + 8 * c * up(r, 16),
+    # dy and dsum, the sum or x, dx where no product's and dresidual, gamma, mean, inverse_std; dx and dresidual, two or
+    # three partial rows for each 16 rows
+    "layer_norm_backward": lambda r, c, e, sums=False, residual=False, dsum=False, product=False: (
+        (4 - product + dsum + 2 * residual) * r * c * e + 4 * c + 8 * r + 4 * (2 + product) * c * up(r, 16),
         (16 + sums + residual + dsum) * r * c),
     # `count` partial rows of c numbers of e bytes, y; y
     "add_partials": lambda count, c, e=4: (count * c * e + 8 * c, count * c),
@@ -176,12 +176,21 @@ class Calls:
         self.product(n_out, n_in, r, out=4, accumulate=True)
         self.product(r, n_in, n_out, accumulate=True)
 
-    def norm(self, r, dsum=False, **more):
+    def norm(self, r, dsum=False, product=False, **more):
         c = self.shape.hidden
         self("layer_norm_forward", r=r, c=c, e=self.e, **more)
-        self.zero(r * c * (1 + dsum))
-        self("layer_norm_backward", r=r, c=c, e=self.e, dsum=dsum, **more)
-        self("add_partials", count=up(r, 16), c=2 * c)
+        self.zero(r * c)
+        if dsum:
+            self.zero(r * c)
+        self("layer_norm_backward", r=r, c=c, e=self.e, dsum=dsum, product=product, **more)
+        self("add_partials", count=up(r, 16), c=(2 + product) * c)
+
+    def linear_add_norm(self, r, n_in, dsum):
+        n_out = self.shape.hidden
+        self.product(r, n_out, n_in, bias=True)
+        self.norm(r, dsum=dsum, product=True, sums=True, residual=True)
+        self.product(n_out, n_in, r, out=4, accumulate=True)
+        self.product(r, n_in, n_out, accumulate=True)
 
     def add(self, n):
         self("dropout_forward", n=n, e=self.e, residual=True)
@@ -241,11 +250,9 @@ def step_calls(shape, precision):
             calls("gather_rows", r=left, c=c, e=calls.e)
             calls.zero(left * c)
             calls("scatter_add_rows", r=left, c=c, e=calls.e)
-        calls.linear(left, c, c)
-        calls.norm(left, sums=True, residual=True, dsum=True)
+        calls.linear_add_norm(left, c, dsum=True)
         calls.linear_activation(left, c, 4 * c)
-        calls.linear(left, 4 * c, c)
-        calls.norm(left, sums=True, residual=True, dsum=not last)  # nobody else reads the encoder's last sum
+        calls.linear_add_norm(left, 4 * c, dsum=not last)  # nobody else reads the encoder's last sum
     calls.linear_activation(masked, c, c)
     calls.norm(masked)
     calls.loss(masked)

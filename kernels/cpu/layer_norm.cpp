@@ -130,7 +130,7 @@ void layer_norm_forward(CpuStream, const LayerNormForward<float>& args) {
 struct Gradient {
   int64_t columns;
   const float *dy, *dsum, *x, *gamma, *mean, *inverse_std;
-  float *dx, *dresidual, *dgamma, *dbeta;
+  float *dx, *dresidual, *dbias, *dgamma, *dbeta;  // the last three: partial sums
 
   // The row means of g and of g n, for the rows of [begin, end).
   HWY_INLINE void find_means(int64_t begin, int64_t end, float* g_mean, float* gn_mean) const {
@@ -167,7 +167,7 @@ struct Gradient {
     const int64_t start = row * columns;
     const float *row_dy = dy + start, *row_dsum = dsum ? dsum + start : nullptr, *row_x = x + start, *scale = gamma;
     float *row_dx = dx + start, *row_dresidual = dresidual ? dresidual + start : nullptr;
-    float *gamma_sums = dgamma, *beta_sums = dbeta;
+    float *bias_sums = dbias, *gamma_sums = dgamma, *beta_sums = dbeta;
     const FloatVector centre = hn::Set(d, mean[row]), factor = hn::Set(d, inverse_std[row]);
     const FloatVector g_mean = hn::Set(d, row_g_mean), gn_mean = hn::Set(d, row_gn_mean);
     for_lanes(column, column + count, [&](int64_t c, auto lanes) HWY_ATTR {
@@ -177,7 +177,9 @@ struct Gradient {
       const FloatVector g = hn::Sub(hn::Mul(gradient, lanes.load(scale + c)), g_mean);
       const FloatVector others = row_dsum ? lanes.load(row_dsum + c) : hn::Zero(d);
       const FloatVector total = hn::MulAdd(hn::NegMulAdd(n, gn_mean, g), factor, others);
-      lanes.store(hn::Add(lanes.load(row_dx + c), dropped(total)), row_dx + c);
+      const FloatVector kept = dropped(total);
+      lanes.store(bias_sums ? kept : hn::Add(lanes.load(row_dx + c), kept), row_dx + c);
+      if (bias_sums) lanes.store(hn::Add(lanes.load(bias_sums + c), kept), bias_sums + c);
       if (row_dresidual) lanes.store(hn::Add(lanes.load(row_dresidual + c), total), row_dresidual + c);
       lanes.store(hn::MulAdd(gradient, n, lanes.load(gamma_sums + c)), gamma_sums + c);
       lanes.store(hn::Add(gradient, lanes.load(beta_sums + c)), beta_sums + c);
@@ -195,11 +197,12 @@ struct Gradient {
 
 void layer_norm_backward(CpuStream stream, const LayerNormBackward<float>& args) {
   const int64_t columns = args.sum.columns(), blocks = block_count(args.sum.rows(), kSumRows);
-  float* partials = stream.scratch->take<float>(blocks * 2 * columns);
+  const int64_t stride = (args.dbias ? 3 : 2) * columns;  // sums for dgamma, dbeta and dbias
+  float* partials = stream.scratch->take<float>(blocks * stride);
   const RowDropout dropout(args.row_ids, args.probability, args.key);
   parallel_blocks(args.sum.rows(), kSumRows, [&](int64_t begin, int64_t end) HWY_ATTR {
-    float* sums = partials + begin / kSumRows * 2 * columns;
-    std::fill(sums, sums + 2 * columns, 0.0f);
+    float* sums = partials + begin / kSumRows * stride;
+    std::fill(sums, sums + stride, 0.0f);
     const Gradient gradient{.columns = columns,
                             .dy = args.dy.data(),
                             .dsum = args.dsum.data(),
@@ -209,13 +212,15 @@ void layer_norm_backward(CpuStream stream, const LayerNormBackward<float>& args)
                             .inverse_std = args.inverse_std.data(),
                             .dx = args.dx.data(),
                             .dresidual = args.dresidual.data(),
+                            .dbias = args.dbias ? sums + 2 * columns : nullptr,
                             .dgamma = sums,
                             .dbeta = sums + columns};
     for_chunks(begin, end, chunk_rows(columns),
                [&](int64_t first, int64_t last) HWY_ATTR { gradient.add_chunk(dropout, first, last); });
   });
-  add_partials(partials, blocks, 2 * columns, args.dgamma.data(), columns);
-  add_partials(partials + columns, blocks, 2 * columns, args.dbeta.data(), columns);
+  add_partials(partials, blocks, stride, args.dgamma.data(), columns);
+  add_partials(partials + columns, blocks, stride, args.dbeta.data(), columns);
+  if (args.dbias) add_partials(partials + 2 * columns, blocks, stride, args.dbias.data(), columns);
 }
 
 }  // namespace

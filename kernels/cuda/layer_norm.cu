@@ -1,10 +1,11 @@
 // Forward: half a warp a row of up to kLongestHalfRow columns, one warp a row of up to kLongestWarpRow columns, one
 // block a longer one. A row is read three times, for its mean, its variance and its output, the second and third time
-// from the cache; what is read then is the sum, where there is one, as the same thread has stored it. A thread has four
-// columns, so that two draw each mask. Backward: one block kRows rows. First a warp or half a warp finds the row means
-// of g and of g n; then the block goes over its rows in tiles of 32 columns, which are in the cache by now, adds into
-// dx and dresidual, and sums dgamma and dbeta into a partial row. Masks are drawn into shared memory for kSpan columns
-// at a time.
+// from the cache; what is read is the sum, where there is one, as the same thread has stored it. A thread has four
+// columns, so that two draw each mask.
+//
+// Backward: one block kRows rows. First a warp or half a warp finds the row means of g and of g n; then the block goes
+// over its rows in tiles of 32 columns, which are in the cache by now, finds dx and dresidual, and sums dgamma, dbeta
+// and dbias into a partial row. Masks are drawn into shared memory for kSpan columns at a time.
 #include "kernels/layer_norm.h"
 
 #include "kernels/cuda/block.cuh"
@@ -141,7 +142,7 @@ template <bool kAligned, int kGroup, class T>
 __global__ void add_gradients(LayerNormBackward<T> args, cuda::DropoutMask mask, float scale, float* partials) {
   __shared__ RowMeans means[kRows];
   __shared__ KeptBits kept;
-  __shared__ float gamma_sums[kWarps][cuda::kWarp], beta_sums[kWarps][cuda::kWarp];
+  __shared__ float gamma_sums[kWarps][cuda::kWarp], beta_sums[kWarps][cuda::kWarp], bias_sums[kWarps][cuda::kWarp];
   const int lane = threadIdx.x % cuda::kWarp, warp = threadIdx.x / cuda::kWarp;
   const int64_t columns = args.sum.columns(), begin = int64_t{blockIdx.x} * kRows;
   const int rows = static_cast<int>(min(int64_t{kRows}, args.sum.rows() - begin));
@@ -153,7 +154,7 @@ __global__ void add_gradients(LayerNormBackward<T> args, cuda::DropoutMask mask,
   for (int64_t c = lane; c - lane < columns; c += cuda::kWarp) {
     const int in_span = static_cast<int>(c % kSpan);
     if (mask.drops() && in_span == lane) draw_masks(mask, begin, rows, c - lane, columns, kept);
-    float gamma_sum = 0, beta_sum = 0;
+    float gamma_sum = 0, beta_sum = 0, bias_sum = 0;
     if (c < columns) {
 #pragma unroll
       for (int row = warp; row < kRows; row += kWarps) {
@@ -166,22 +167,26 @@ __global__ void add_gradients(LayerNormBackward<T> args, cuda::DropoutMask mask,
         const float others = args.dsum ? cuda::load(args.dsum.row(r) + c) : 0.0f;
         const float total = others + args.inverse_std[r] * (g - n * means[row].gn);
         const bool dropped = mask.drops() && (kept[row][in_span / 8] >> in_span % 8 & 1) == 0;
+        const float kept_total = dropped ? 0.0f : total * scale;
         T* dx = args.dx.row(r) + c;
-        cuda::store(cuda::load(dx) + (dropped ? 0.0f : total * scale), dx);
+        cuda::store(args.dbias ? kept_total : cuda::load(dx) + kept_total, dx);
         if (args.dresidual) {
           T* dresidual = args.dresidual.row(r) + c;
           cuda::store(cuda::load(dresidual) + total, dresidual);
         }
         gamma_sum += dy * n;
         beta_sum += dy;
+        bias_sum += kept_total;
       }
     }
     gamma_sums[warp][lane] = gamma_sum;
     beta_sums[warp][lane] = beta_sum;
+    bias_sums[warp][lane] = bias_sum;
     __syncthreads();
-    float* partial = partials + blockIdx.x * 2 * columns + c;
+    float* partial = partials + blockIdx.x * (args.dbias ? 3 : 2) * columns + c;
     if (warp == 0 && c < columns) partial[0] = cuda::add_warps(gamma_sums, lane);
     if (warp == 1 && c < columns) partial[columns] = cuda::add_warps(beta_sums, lane);
+    if (warp == 2 && c < columns && args.dbias) partial[2 * columns] = cuda::add_warps(bias_sums, lane);
     __syncthreads();
   }
 }
@@ -215,11 +220,12 @@ void forward(CudaStream stream, const LayerNormForward<T>& args) {
 template <bool kAligned, int kGroup, class T>
 void start_backward(CudaStream stream, const LayerNormBackward<T>& args) {
   const int64_t columns = args.sum.columns(), blocks = block_count(args.sum.rows(), kRows);
-  float* partials = stream.context->scratch<float>(blocks * 2 * columns);
+  const int64_t stride = (args.dbias ? 3 : 2) * columns;
+  float* partials = stream.context->scratch<float>(blocks * stride);
   cuda::start(stream, "layer_norm_backward", add_gradients<kAligned, kGroup, T>, cuda::grid(blocks), kThreads, 0, args,
               cuda::DropoutMask(args.row_ids, args.probability, args.key), dropout_scale(args.probability), partials);
-  cuda::add_partials(stream, {.rows = partials, .count = blocks, .columns = columns, .stride = 2 * columns},
-                     args.dgamma.data(), args.dbeta.data());
+  cuda::add_partials(stream, {.rows = partials, .count = blocks, .columns = columns, .stride = stride},
+                     args.dgamma.data(), args.dbeta.data(), args.dbias.data());
 }
 
 template <class T>

@@ -51,13 +51,17 @@ Bert4Rec::Bert4Rec(const Scope& scope, const ModelConfig& config, int64_t items,
 
 SublayerInput Bert4Rec::embed(Tape& tape, const MaskedBatch& batch) const {
   const Tensor items = item_embedding_(tape, batch.items), positions = position_embedding_(tape, batch.positions);
-  const ops::DropoutOptions dropout{.row_ids = batch.row_ids, .probability = dropout_};
   if (pre_norm_) {
-    const LayerNorm& norm = blocks_.front().first_norm();
-    const auto [sum, normed] = norm(tape, ops::add(tape, items, positions), std::nullopt, dropout);
+    const auto [sum, normed] =
+        ops::dropout_add_norm(tape, ops::add(tape, items, positions),
+                              {.residual = std::nullopt, .row_ids = batch.row_ids, .dropout = dropout_},
+                              blocks_.front().first_norm().parameters());
     return {.x = normed, .residual = sum};
   }
-  const Tensor normed = norm_(tape, items, positions, {.row_ids = batch.row_ids, .probability = 0}).norm;
+  const Tensor normed =
+      ops::dropout_add_norm(tape, items, {.residual = positions, .row_ids = batch.row_ids, .dropout = 0},
+                            norm_.parameters())
+          .norm;
   const Tensor x = ops::dropout(tape, normed, batch.row_ids, dropout_);
   return {.x = x, .residual = x};
 }

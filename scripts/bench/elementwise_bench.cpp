@@ -49,7 +49,7 @@ void add(Suite& suite, const std::string& name, int64_t rows, int64_t columns, d
              }});
 }
 
-// kSums: of a residual and what dropout leaves, as between sub-layers.
+// kSums: of a residual and what dropout leaves of a product, as between sub-layers.
 template <bool kSums>
 void layer_norm_forward(State& s) {
   run(s.device, LayerNormForward<float>{.x = s.matrix(0),
@@ -78,6 +78,7 @@ void layer_norm_backward(State& s) {
                                          .key = {1, 2, 3},
                                          .dx = s.matrix(2),
                                          .dresidual = kSums ? s.matrix(4) : Matrix<float>::none(),
+                                         .dbias = kSums ? s.row_vector(1) : Vector<float>::none(),
                                          .dgamma = s.row_vector(4),
                                          .dbeta = s.row_vector(5)});
 }
@@ -139,7 +140,7 @@ void list_benches(Suite& suite) {
       add(suite, "layer_norm/forward", rows, columns, 2, layer_norm_forward<false>);
       add(suite, "layer_norm/backward", rows, columns, 4, layer_norm_backward<false>);
       add(suite, "dropout_add_norm/forward", rows, columns, 4, layer_norm_forward<true>);
-      add(suite, "dropout_add_norm/backward", rows, columns, 7, layer_norm_backward<true>);
+      add(suite, "dropout_add_norm/backward", rows, columns, 6, layer_norm_backward<true>);
       add(suite, "gelu_erf/forward", rows, columns, 2, activation_forward<Activation::kGeluErf>);
       add(suite, "gelu_erf/backward", rows, columns, 3, activation_backward<Activation::kGeluErf>);
       add(suite, "gelu_tanh/forward", rows, columns, 2, activation_forward<Activation::kGeluTanh>);

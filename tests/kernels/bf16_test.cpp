@@ -222,8 +222,8 @@ TEST_CASE("embedding rows become bf16 with one rounding, their gradients floats 
 
 namespace {
 
-// One launch of layer norm forward and backward; `sums`: of a residual, what dropout leaves of x, and with another
-// gradient of the sum.
+// One launch of layer norm forward and backward; `sums`: of a residual and what dropout leaves of a product, in whose
+// memory the sum is put, with another gradient of the sum.
 Numbers test_norm(Device& device, int64_t rows, int64_t columns, bool sums) {
   constexpr DropoutKey kKey{0xFEDCBA9876543210, 41, 9};
   const int64_t count = rows * columns, odd = rows % 2;
@@ -232,17 +232,22 @@ Numbers test_norm(Device& device, int64_t rows, int64_t columns, bool sums) {
   Guarded<Bf16> x(count, odd), residual(count, 3 * odd), dy(count, 2 * odd), dsum(count, odd);
   Guarded<Bf16> sum(count, odd), y(count, odd), dx(count, 3 * odd), dresidual(count, odd);
   Guarded<float> gamma(columns, 3 * odd), beta(columns), mean(rows), inverse_std(rows, odd);
-  Guarded<float> dgamma(columns, odd), dbeta(columns, 2 * odd);
+  Guarded<float> dbias(columns, 5 * odd), dgamma(columns, odd), dbeta(columns, 2 * odd);
   Guarded<uint32_t> row_ids(rows);
   uint64_t seed = 1;
   for (Guarded<Bf16>* buffer : {&x, &residual, &dy, &dsum, &dx, &dresidual}) fill_random(*buffer, seed++);
   fill_random(gamma, seed++, 0.5f, 1.5f);
-  for (Guarded<float>* buffer : {&beta, &dgamma, &dbeta}) fill_random(*buffer, seed++);
+  for (Guarded<float>* buffer : {&beta, &dbias, &dgamma, &dbeta}) fill_random(*buffer, seed++);
   for (int64_t row = 0; row < rows; ++row) row_ids[row] = static_cast<uint32_t>(random_int(6, row, 1 << 30));
-  Numbers total, value, dx_sum = numbers(dx), dresidual_sum = numbers(dresidual);
+  Numbers total, value, dx_sum = numbers(dx), dresidual_sum = numbers(dresidual), dbias_sum = numbers(dbias);
+  if (sums) {
+    std::copy(x.begin(), x.end(), sum.begin());
+    std::copy(dy.begin(), dy.end(), dx.begin());
+    std::fill(dx_sum.begin(), dx_sum.end(), 0.0);
+  }
   Numbers dgamma_sum = numbers(dgamma), dbeta_sum = numbers(dbeta);
   const Matrix<Bf16> none = Matrix<Bf16>::none();
-  run_from_host(device, LayerNormForward<Bf16>{.x = x.matrix(rows, columns),
+  run_from_host(device, LayerNormForward<Bf16>{.x = (sums ? sum : x).matrix(rows, columns),
                                                .residual = sums ? residual.matrix(rows, columns) : none,
                                                .row_ids = row_ids.vector(),
                                                .probability = probability,
@@ -284,9 +289,10 @@ Numbers test_norm(Device& device, int64_t rows, int64_t columns, bool sums) {
                               inverse * (at(dy, c) * gamma[c] - g_sum / double(columns) - n * gn_sum / double(columns));
       dx_sum[r * columns + c] += factor(c) * gradient;
       dresidual_sum[r * columns + c] += sums ? gradient : 0;
+      dbias_sum[c] += sums ? factor(c) * gradient : 0;
     }
   }
-  run_from_host(device, LayerNormBackward<Bf16>{.dy = dy.matrix(rows, columns),
+  run_from_host(device, LayerNormBackward<Bf16>{.dy = (sums ? dx : dy).matrix(rows, columns),
                                                 .dsum = sums ? dsum.matrix(rows, columns) : none,
                                                 .sum = stored.matrix(rows, columns),
                                                 .gamma = gamma.vector(),
@@ -297,6 +303,7 @@ Numbers test_norm(Device& device, int64_t rows, int64_t columns, bool sums) {
                                                 .key = kKey,
                                                 .dx = dx.matrix(rows, columns),
                                                 .dresidual = sums ? dresidual.matrix(rows, columns) : none,
+                                                .dbias = sums ? dbias.vector() : Vector<float>::none(),
                                                 .dgamma = dgamma.vector(),
                                                 .dbeta = dbeta.vector()});
   CAPTURE(rows, columns, sums);
@@ -304,12 +311,15 @@ Numbers test_norm(Device& device, int64_t rows, int64_t columns, bool sums) {
   REQUIRE(worst_rounding(numbers(y), value, 2) <= 1);
   REQUIRE(worst_rounding(numbers(dx), dx_sum, 2 * scale) <= 1);
   REQUIRE(worst_rounding(numbers(dresidual), dresidual_sum, 2 * scale) <= 1);
+  REQUIRE(worst_error(numbers(dbias), dbias_sum) <= 5e-6 * scale);
   REQUIRE(worst_error(numbers(dgamma), dgamma_sum) <= 5e-6);
   REQUIRE(worst_error(numbers(dbeta), dbeta_sum) <= 5e-6);
   for (const Guarded<Bf16>* buffer : {&x, &residual, &dy, &dsum, &sum, &y, &dx, &dresidual}) REQUIRE(buffer->intact());
-  for (const Guarded<float>* buffer : {&gamma, &beta, &mean, &inverse_std, &dgamma, &dbeta}) REQUIRE(buffer->intact());
+  for (const Guarded<float>* buffer : {&gamma, &beta, &mean, &inverse_std, &dbias, &dgamma, &dbeta})
+    REQUIRE(buffer->intact());
   Numbers all = numbers(y);
-  for (const Numbers& more : {numbers(sum), numbers(dx), numbers(dresidual), numbers(dgamma), numbers(dbeta)}) {
+  for (const Numbers& more :
+       {numbers(sum), numbers(dx), numbers(dresidual), numbers(dbias), numbers(dgamma), numbers(dbeta)}) {
     append(all, more);
   }
   return all;

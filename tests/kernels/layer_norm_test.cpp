@@ -13,12 +13,13 @@ constexpr DropoutKey kKey{0xFEDCBA9876543210, 41, 9};
 struct Variant {
   bool residual;
   float probability;
-  bool others;  // whether the sum has another gradient
+  bool others;   // whether the sum has another gradient
+  bool product;  // whether x is a product with a bias, and sum and dx take the memory of x and dy
 
   bool sums() const { return residual || probability > 0; }
 };
-constexpr Variant kPlain{false, 0, false}, kAll{true, 0.2f, true};
-constexpr Variant kVariants[] = {kPlain, kAll, {true, 0, false}, {false, 0.2f, true}};
+constexpr Variant kPlain{false, 0, false, false}, kAll{true, 0.2f, true, false}, kProduct{true, 0.2f, true, true};
+constexpr Variant kVariants[] = {kPlain, kAll, kProduct, {true, 0, false, true}, {false, 0.2f, true, false}};
 
 struct Case {
   int64_t rows, columns;
@@ -27,8 +28,8 @@ struct Case {
   Guarded<float> x{rows * columns, odd}, residual{rows * columns, 2 * odd}, gamma{columns, 3 * odd}, beta{columns};
   Guarded<float> dy{rows * columns, 2 * odd}, dsum{rows * columns, odd};
   Guarded<float> sum{rows * columns, 5 * odd}, y{rows * columns, odd}, mean{rows}, inverse_std{rows, odd};
-  Guarded<float> dx{rows * columns, 3 * odd}, dresidual{rows * columns, odd}, dgamma{columns, odd},
-      dbeta{columns, 2 * odd};
+  Guarded<float> dx{rows * columns, 3 * odd}, dresidual{rows * columns, odd};
+  Guarded<float> dbias{columns, odd}, dgamma{columns, odd}, dbeta{columns, 2 * odd};
   Guarded<uint32_t> row_ids{rows, 1};
 
   Case(int64_t rows, int64_t columns, Variant variant, float offset, float start, uint64_t seed = 0)
@@ -40,13 +41,18 @@ struct Case {
     test::fill_random(residual, 6 * seed + 4);
     test::fill_random(dsum, 6 * seed + 5);
     for (int64_t row = 0; row < rows; ++row) row_ids[row] = static_cast<uint32_t>(test::random_int(6, row, 1 << 30));
-    for (Guarded<float>* total : {&dx, &dresidual, &dgamma, &dbeta}) std::fill(total->begin(), total->end(), start);
+    for (Guarded<float>* total : {&dx, &dresidual, &dbias, &dgamma, &dbeta})
+      std::fill(total->begin(), total->end(), start);
   }
   void run_both(Device& device, float epsilon) {
     const Matrix<float> no_matrix = Matrix<float>::none();
+    if (variant.product) {
+      std::copy(x.begin(), x.end(), sum.begin());
+      std::copy(dy.begin(), dy.end(), dx.begin());
+    }
     const Matrix<float> sums = variant.sums() ? sum.matrix(rows, columns) : no_matrix;
     test::run_from_host(
-        device, LayerNormForward<float>{.x = x.matrix(rows, columns),
+        device, LayerNormForward<float>{.x = variant.product ? sums : x.matrix(rows, columns),
                                         .residual = variant.residual ? residual.matrix(rows, columns) : no_matrix,
                                         .row_ids = row_ids.vector(),
                                         .probability = variant.probability,
@@ -59,7 +65,7 @@ struct Case {
                                         .mean = mean.vector(),
                                         .inverse_std = inverse_std.vector()});
     test::run_from_host(
-        device, LayerNormBackward<float>{.dy = dy.matrix(rows, columns),
+        device, LayerNormBackward<float>{.dy = (variant.product ? dx : dy).matrix(rows, columns),
                                          .dsum = variant.others ? dsum.matrix(rows, columns) : no_matrix,
                                          .sum = variant.sums() ? sums : x.matrix(rows, columns),
                                          .gamma = gamma.vector(),
@@ -70,10 +76,11 @@ struct Case {
                                          .key = kKey,
                                          .dx = dx.matrix(rows, columns),
                                          .dresidual = variant.residual ? dresidual.matrix(rows, columns) : no_matrix,
+                                         .dbias = variant.product ? dbias.vector() : Vector<float>::none(),
                                          .dgamma = dgamma.vector(),
                                          .dbeta = dbeta.vector()});
-    for (const Guarded<float>* buffer :
-         {&x, &residual, &gamma, &beta, &dy, &dsum, &sum, &y, &mean, &inverse_std, &dx, &dresidual, &dgamma, &dbeta}) {
+    for (const Guarded<float>* buffer : {&x, &residual, &gamma, &beta, &dy, &dsum, &sum, &y, &mean, &inverse_std, &dx,
+                                         &dresidual, &dbias, &dgamma, &dbeta}) {
       REQUIRE(buffer->intact());
     }
   }
@@ -82,13 +89,14 @@ struct Case {
 // The header's formulas, in double (the reference) and in float (the plain version).
 template <class T>
 struct Naive {
-  std::vector<T> sum, y, mean, inverse_std, dx, dresidual, dgamma, dbeta;
+  std::vector<T> sum, y, mean, inverse_std, dx, dresidual, dbias, dgamma, dbeta;
 
   Naive(Case& from, float epsilon, float start) {
     const int64_t columns = from.columns;
     const Variant& variant = from.variant;
     sum.assign(from.rows * columns, 0);
-    dx.assign(from.rows * columns, start);
+    dx.assign(from.rows * columns, variant.product ? 0 : start);
+    dbias.assign(columns, start);
     dresidual.assign(from.rows * columns, start);
     dgamma.assign(columns, start);
     dbeta.assign(columns, start);
@@ -125,6 +133,7 @@ struct Naive {
         const T dsum = (variant.others ? from.dsum[i] : T(0)) +
                        inverse_std[r] * (g - g_sum / T(columns) - n * gn_sum / T(columns));
         dx[i] += factor(c) * dsum;
+        if (variant.product) dbias[c] += factor(c) * dsum;
         if (variant.residual) dresidual[i] += dsum;
       }
     }
@@ -137,7 +146,7 @@ struct Naive {
 struct Errors {
   Device& device;
   Variant variant;
-  double fused[8] = {}, plain[8] = {};
+  double fused[9] = {}, plain[9] = {};
 
   void measure(int64_t rows, int64_t columns, float offset, float epsilon, uint64_t seed = 0) {
     const float start = 0.25f;
@@ -158,12 +167,14 @@ struct Errors {
     add(fused_case.inverse_std, simple.inverse_std, expected.inverse_std);
     add(fused_case.dx, simple.dx, expected.dx);
     add(fused_case.dresidual, simple.dresidual, expected.dresidual);
+    add(fused_case.dbias, simple.dbias, expected.dbias);
     add(fused_case.dgamma, simple.dgamma, expected.dgamma);
     add(fused_case.dbeta, simple.dbeta, expected.dbeta);
   }
   void require_small() const {
-    for (int part = 0; part < 8; ++part) {
-      CAPTURE(part, variant.residual, variant.probability, variant.others, cpu_kernels(), device.kind());
+    for (int part = 0; part < 9; ++part) {
+      CAPTURE(part, variant.residual, variant.probability, variant.others, variant.product, cpu_kernels(),
+              device.kind());
       REQUIRE(fused[part] <= 2 * plain[part] + 1.2e-7);
     }
   }
@@ -188,7 +199,7 @@ TEST_CASE("layer norm is as exact as plain float code, for any row length", "[la
         errors.require_small();
       }
       Errors errors{device, variant};
-      errors.measure(1000, 64, 0, 1e-12f);
+      for (uint64_t seed : seeds) errors.measure(1000, 64, 0, 1e-12f, seed);
       errors.measure(0, 0, 0, 1e-5f);
       errors.require_small();
     }
@@ -208,14 +219,14 @@ TEST_CASE("layer norm survives a mean much greater than the deviation", "[layer_
 
 TEST_CASE("layer norm gives the same bits for any number of threads and for a row on its own", "[layer_norm][device]") {
   test::on_every_device([](Device& device) {
-    for (const Variant& variant : {kPlain, kAll}) {
+    for (const Variant& variant : {kPlain, kProduct}) {
       const auto bits = [&](int threads) {
         test::Threads scope(threads);
         Case fused(1031, 65, variant, 0, 0.5f);
         fused.run_both(device, 1e-5f);
         std::vector<float> all = fused.y.copy();
-        for (Guarded<float>* part :
-             {&fused.sum, &fused.mean, &fused.inverse_std, &fused.dx, &fused.dresidual, &fused.dgamma, &fused.dbeta}) {
+        for (Guarded<float>* part : {&fused.sum, &fused.mean, &fused.inverse_std, &fused.dx, &fused.dresidual,
+                                     &fused.dbias, &fused.dgamma, &fused.dbeta}) {
           all.insert(all.end(), part->begin(), part->end());
         }
         return all;
