@@ -1,5 +1,6 @@
 #include "core/tape.h"
 
+#include <algorithm>
 #include <atomic>
 
 namespace itemloom {
@@ -34,9 +35,19 @@ void* Tape::gradient_data(const Tensor& tensor) {
   return gradient->data;
 }
 
-void Tape::release(Gradient* gradient, int64_t bytes) {
-  free_ = new (arena_.take_host<FreePiece>(1)) FreePiece{gradient->data, bytes, free_};
-  gradient->data = nullptr;
+void Tape::release(const Output& output) {
+  free_ = new (arena_.take_host<FreePiece>(1)) FreePiece{output.gradient->data, output.bytes, free_};
+  output.gradient->data = nullptr;
+}
+
+void Tape::push(std::initializer_list<Tensor> outputs, std::initializer_list<Tensor> inputs, void* closure, Undo undo) {
+  Entry* entry = new (arena_.take_host<Entry>(1)) Entry{closure, undo, {}, nullptr, last_};
+  CHECK(outputs.size() <= entry->outputs.size(), "an op of ", outputs.size(), " outputs was recorded");
+  std::transform(outputs.begin(), outputs.end(), entry->outputs.begin(), [](const Tensor& output) {
+    return Output{output.gradient(), output.bytes()};
+  });
+  last_ = entry;
+  note_first_uses(inputs, entry->first_uses);
 }
 
 uint64_t Tape::next_number() {
@@ -61,10 +72,13 @@ void Tape::backward(FunctionRef<void(int)> on_parameter_ready) {
     for (; use; use = use->next) on_parameter_ready(use->parameter);
   };
   report(loss_first_uses_);
+  const auto differentiated = [](const Output& output) { return output.gradient && output.gradient->data; };
   for (Entry* entry = last_; entry; entry = entry->previous) {
-    if (entry->output->data) {
+    if (std::any_of(entry->outputs.begin(), entry->outputs.end(), differentiated)) {
       entry->undo(entry->closure, *this);
-      release(entry->output, entry->bytes);
+      for (const Output& output : entry->outputs) {
+        if (differentiated(output)) release(output);
+      }
     }
     report(entry->first_uses);
   }

@@ -2,6 +2,7 @@
 // graph, no sort, no shared ownership: everything lives in the step's arena and dies with the step.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <initializer_list>
 #include <new>
@@ -65,23 +66,15 @@ class Tape {
     return key;
   }
 
-  // Records how to undo the op that made `output` of `inputs`. The closure gets this tape; it holds views and numbers
-  // only.
+  // Records how to undo the op that made `outputs` (one or two) of `inputs`. The closure gets this tape; it holds views
+  // and numbers only.
   template <class Backward>
-  void record(const Tensor& output, std::initializer_list<Tensor> inputs, Backward backward) {
+  void record(std::initializer_list<Tensor> outputs, std::initializer_list<Tensor> inputs, Backward backward) {
     static_assert(std::is_trivially_destructible_v<Backward>, "a closure on the tape owns nothing");
     if (!training()) return;
     void* closure = arena_.take_host<std::byte>(sizeof(Backward));
     new (closure) Backward(backward);
-    Entry* entry = new (arena_.take_host<std::byte>(sizeof(Entry))) Entry;
-    entry->closure = closure;
-    entry->undo = [](void* object, Tape& tape) { (*static_cast<Backward*>(object))(tape); };
-    entry->output = output.gradient();
-    entry->bytes = output.bytes();
-    entry->first_uses = nullptr;
-    entry->previous = last_;
-    last_ = entry;
-    note_first_uses(inputs, entry->first_uses);
+    push(outputs, inputs, closure, [](void* object, Tape& tape) { (*static_cast<Backward*>(object))(tape); });
   }
   // For a loss op, which puts its inputs' gradients in place when it runs and has nothing to undo.
   void record_loss(std::initializer_list<Tensor> inputs) {
@@ -97,9 +90,14 @@ class Tape {
   Vector<T> gradient_vector(const Tensor& tensor) {
     return Vector<T>(gradient_data<T>(tensor), tensor.size());
   }
+  // none() when nothing has added to it.
+  template <class T = float>
+  Matrix<T> gradient_matrix_if_any(const Tensor& tensor) {
+    return tensor.gradient()->data ? gradient_matrix<T>(tensor) : Matrix<T>::none();
+  }
 
   // Walks the entries in reverse. The root of the tape is a loss op, which has put its inputs' gradients in place when
-  // it ran. An op whose output nobody differentiated is skipped. May run once.
+  // it ran. An op none of whose outputs anybody differentiated is skipped. May run once.
   // `on_parameter_ready` gets the index of each parameter that was used, once nothing will be added to its gradient
   // any more: when the op that used it first has been undone.
   void backward(FunctionRef<void(int parameter)> on_parameter_ready);
@@ -112,11 +110,15 @@ class Tape {
     int32_t parameter;
     FirstUse* next;
   };
+  struct Output {
+    Gradient* gradient = nullptr;
+    int64_t bytes = 0;
+  };
+  using Undo = void (*)(void* closure, Tape&);
   struct Entry {
     void* closure;
-    void (*undo)(void*, Tape&);
-    Gradient* output;
-    int64_t bytes;
+    Undo undo;
+    std::array<Output, 2> outputs;
     FirstUse* first_uses;  // parameters that no entry before this one uses
     Entry* previous;
   };
@@ -127,6 +129,7 @@ class Tape {
     FreePiece* next;
   };
 
+  void push(std::initializer_list<Tensor> outputs, std::initializer_list<Tensor> inputs, void* closure, Undo undo);
   void note_first_uses(std::initializer_list<Tensor> inputs, FirstUse*& list);
   static uint64_t next_number();
   void* gradient_data(const Tensor& tensor);
@@ -135,7 +138,7 @@ class Tape {
     tensor.check_type<T>();
     return static_cast<T*>(gradient_data(tensor));
   }
-  void release(Gradient* gradient, int64_t bytes);
+  void release(const Output& output);
 
   Device& device_;
   Arena& arena_;

@@ -1,5 +1,9 @@
 // GELU (Hendrycks and Gimpel 2016), elementwise: x * Phi(x) with the exact erf (kErf), or its tanh approximation
 // 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) (kTanh); and ReLU, max(x, 0) (derivative 0 at 0).
+//
+// x is a product with a bias. Backward finds the gradient of the product and that of the bias in one pass, and in the
+// memory of dy: 3 passes over (N, C), where a gradient of its own that starts at zero and column sums afterwards
+// take 6. Column sums run over fixed row blocks and are added in block order.
 #pragma once
 
 #include "core/bf16.h"
@@ -23,9 +27,10 @@ void launch(CudaStream stream, const ActivationForward<Bf16>& args);
 template <class T>
 struct ActivationBackward {
   Activation activation;
-  Vector<const T> dy;
-  Vector<const T> x;
-  Vector<T> dx;  // added into
+  Matrix<const T> dy;   // (N, C)
+  Matrix<const T> x;    // (N, C)
+  Matrix<T> dx;         // (N, C), overwritten; may be dy itself
+  Vector<float> dbias;  // (C), added into: the sum over the rows of dx
 };
 void launch(CpuStream stream, const ActivationBackward<float>& args);
 void launch(CudaStream stream, const ActivationBackward<float>& args);

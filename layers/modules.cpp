@@ -10,17 +10,25 @@ Block::Block(const Scope& scope, const BlockOptions& options)
       dropout_(options.dropout),
       pre_norm_(options.pre_norm) {}
 
-Tensor Block::operator()(Tape& tape, Tensor x, const PackedRows& rows, const SelectedRows* selected) const {
+SublayerInput Block::end(Tape& tape, const Tensor& x, const Linear& output, const ops::ResidualOptions& added,
+                         const LayerNorm& norm) const {
+  const auto [sum, normed] = ops::linear_dropout_add_norm(tape, x, output.parameters(), added, norm.parameters());
+  return {.x = normed, .residual = pre_norm_ ? sum : normed};
+}
+
+SublayerInput Block::operator()(Tape& tape, const SublayerInput& input, const PackedRows& rows, const LayerNorm& next,
+                                const SelectedRows* selected) const {
   // Attention is the only place where rows meet: from there on only the rows asked for are worked on.
   const Vector<const int64_t> queries = selected ? selected->indices : Vector<const int64_t>::none();
-  const Tensor attended = attention_.attend(tape, pre_norm_ ? attention_norm_(tape, x) : x, rows, queries);
-  if (selected) x = ops::gather_rows(tape, x, selected->indices);
   const Vector<const uint32_t> row_ids = selected ? selected->row_ids : rows.row_ids;
-  x = ops::dropout_add(tape, attention_.project(tape, attended), x, row_ids, dropout_);
-  if (!pre_norm_) x = attention_norm_(tape, x);
-  const Tensor inner = pre_norm_ ? feed_forward_norm_(tape, x) : x;
-  x = ops::dropout_add(tape, feed_forward_(tape, inner), x, row_ids, dropout_);
-  return pre_norm_ ? x : feed_forward_norm_(tape, x);
+  const Tensor attended = attention_.attend(tape, input.x, rows, queries);
+  const Tensor residual = selected ? ops::gather_rows(tape, input.residual, selected->indices) : input.residual;
+  const SublayerInput middle =
+      end(tape, attended, attention_.output(), {.residual = residual, .row_ids = row_ids, .dropout = dropout_},
+          pre_norm_ ? feed_forward_norm_ : attention_norm_);
+  return end(tape, feed_forward_.expand(tape, middle.x), feed_forward_.output(),
+             {.residual = middle.residual, .row_ids = row_ids, .dropout = dropout_},
+             pre_norm_ ? next : feed_forward_norm_);
 }
 
 }  // namespace itemloom

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "core/parameters.h"
 #include "core/tape.h"
@@ -15,7 +16,11 @@ class Linear {
   Linear(const Scope& scope, int64_t inputs, int64_t outputs, float deviation)
       : weight_(scope.matrix("weight", outputs, inputs, {.deviation = deviation})),
         bias_(scope.vector("bias", outputs, {})) {}
-  Tensor operator()(Tape& tape, const Tensor& x) const { return ops::linear(tape, x, weight_, bias_); }
+  Tensor operator()(Tape& tape, const Tensor& x) const { return ops::linear(tape, x, parameters()); }
+  Tensor operator()(Tape& tape, const Tensor& x, Activation activation) const {
+    return ops::linear_activation(tape, x, parameters(), activation);
+  }
+  ops::LinearParameters parameters() const { return {.weight = weight_, .bias = bias_}; }
 
  private:
   Parameter weight_, bias_;
@@ -25,7 +30,8 @@ class LayerNorm {
  public:
   LayerNorm(const Scope& scope, int64_t size, float epsilon)
       : gamma_(scope.vector("gamma", size, {.mean = 1})), beta_(scope.vector("beta", size, {})), epsilon_(epsilon) {}
-  Tensor operator()(Tape& tape, const Tensor& x) const { return ops::layer_norm(tape, x, gamma_, beta_, epsilon_); }
+  Tensor operator()(Tape& tape, const Tensor& x) const { return ops::layer_norm(tape, x, parameters()); }
+  ops::NormParameters parameters() const { return {.gamma = gamma_, .beta = beta_, .epsilon = epsilon_}; }
 
  private:
   Parameter gamma_, beta_;
@@ -70,22 +76,23 @@ struct BlockOptions {
   float residual_deviation;  // of the weights whose output is added to the residual stream
 };
 
+// Without its second product, which Block joins with what follows.
 class FeedForward {
  public:
   FeedForward(const Scope& scope, const BlockOptions& options)
       : inner_(scope / "inner", options.hidden_size, options.inner_size, options.deviation),
         outer_(scope / "outer", options.inner_size, options.hidden_size, options.residual_deviation),
         activation_(options.activation) {}
-  Tensor operator()(Tape& tape, const Tensor& x) const {
-    return outer_(tape, ops::activation(tape, inner_(tape, x), activation_));
-  }
+  Tensor expand(Tape& tape, const Tensor& x) const { return inner_(tape, x, activation_); }
+  const Linear& output() const { return outer_; }
 
  private:
   Linear inner_, outer_;
   Activation activation_;
 };
 
-// Multi-head self-attention without its output projection, which Block applies to the rows it needs.
+// Multi-head self-attention without its output projection, which Block applies to the rows it needs and joins with what
+// follows.
 class SelfAttention {
  public:
   SelfAttention(const Scope& scope, const BlockOptions& options)
@@ -96,22 +103,37 @@ class SelfAttention {
   Tensor attend(Tape& tape, const Tensor& x, const PackedRows& rows, Vector<const int64_t> query_rows) const {
     return ops::self_attention(tape, qkv_(tape, x), rows.sequence_offsets, query_rows, rows.row_ids, options_);
   }
-  Tensor project(Tape& tape, const Tensor& attended) const { return output_(tape, attended); }
+  const Linear& output() const { return output_; }
 
  private:
   Linear qkv_, output_;
   ops::AttentionOptions options_;
 };
 
-// A transformer block, pre-norm (x + f(norm(x))) or post-norm (norm(x + f(x))).
+// What a sub-layer reads, and what its output is added to: the norm of a sum and that sum (pre-norm), or one tensor as
+// both (post-norm).
+struct SublayerInput {
+  Tensor x, residual;
+};
+
+// A transformer block of two sub-layers f, pre-norm (residual + f(norm(residual))) or post-norm (norm(x + f(x))). Each
+// hands on its sum and the norm of that, which are made together: pre-norm the norm of whoever reads it.
 class Block {
  public:
   Block(const Scope& scope, const BlockOptions& options);
 
-  // x (N, C) -> (N, C); with `selected`, only those rows: -> (M, C), the same values as the same rows of the whole.
-  Tensor operator()(Tape& tape, Tensor x, const PackedRows& rows, const SelectedRows* selected = nullptr) const;
+  const LayerNorm& first_norm() const { return attention_norm_; }
+
+  // (N, C) -> (N, C); with `selected`, only those rows: -> (M, C), the same values as the same rows of the whole. The
+  // sum of a pre-norm block is normed by `next`.
+  SublayerInput operator()(Tape& tape, const SublayerInput& input, const PackedRows& rows, const LayerNorm& next,
+                           const SelectedRows* selected = nullptr) const;
 
  private:
+  // Ends a sub-layer whose last product is that of x.
+  SublayerInput end(Tape& tape, const Tensor& x, const Linear& output, const ops::ResidualOptions& added,
+                    const LayerNorm& norm) const;
+
   SelfAttention attention_;
   LayerNorm attention_norm_;
   FeedForward feed_forward_;

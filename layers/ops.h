@@ -3,6 +3,8 @@
 // derivative.
 #pragma once
 
+#include <optional>
+
 #include "core/tape.h"
 #include "kernels/activation.h"
 #include "kernels/embedding_bag.h"
@@ -16,13 +18,14 @@ Tensor embedding(Tape& tape, const Tensor& table, Vector<const int32_t> ids);
 Tensor embedding_bag(Tape& tape, const Tensor& table, Vector<const int32_t> ids, Vector<const int64_t> bag_offsets,
                      Vector<const float> weights, BagMode mode);
 
-// x W^T + bias: x (N, I), weight (O, I), bias (O) -> (N, O).
-Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias);
+struct LinearParameters {
+  Tensor weight, bias;  // (O, I), (O)
+};
+// x W^T + bias: x (N, I) -> (N, O).
+Tensor linear(Tape& tape, const Tensor& x, const LinearParameters& linear);
 
-// x (N, C), gamma (C), beta (C) -> (N, C).
-Tensor layer_norm(Tape& tape, const Tensor& x, const Tensor& gamma, const Tensor& beta, float epsilon);
-
-Tensor activation(Tape& tape, const Tensor& x, Activation kind);
+// kind(x W^T + bias). The gradient of the product takes the memory of that of the output.
+Tensor linear_activation(Tape& tape, const Tensor& x, const LinearParameters& linear, Activation kind);
 
 // x + y, same shapes.
 Tensor add(Tape& tape, const Tensor& x, const Tensor& y);
@@ -30,9 +33,28 @@ Tensor add(Tape& tape, const Tensor& x, const Tensor& y);
 // Dropout with masks named by global row ids; the identity outside of training.
 Tensor dropout(Tape& tape, const Tensor& x, Vector<const uint32_t> row_ids, float probability);
 
-// residual + dropout(x).
-Tensor dropout_add(Tape& tape, const Tensor& x, const Tensor& residual, Vector<const uint32_t> row_ids,
-                   float probability);
+struct NormParameters {
+  Tensor gamma, beta;  // (C)
+  float epsilon;
+};
+// x (N, C) -> (N, C).
+Tensor layer_norm(Tape& tape, const Tensor& x, const NormParameters& norm);
+
+// What x is added to, after dropout.
+struct ResidualOptions {
+  std::optional<Tensor> residual;  // or nothing
+  Vector<const uint32_t> row_ids;
+  float dropout;
+};
+struct SumAndNorm {
+  Tensor sum;   // residual + dropout(x)
+  Tensor norm;  // layer_norm(sum)
+};
+SumAndNorm dropout_add_norm(Tape& tape, const Tensor& x, const ResidualOptions& added, const NormParameters& norm);
+
+// The same of x W^T + bias. The product takes the memory of the sum, its gradient that of the norm's.
+SumAndNorm linear_dropout_add_norm(Tape& tape, const Tensor& x, const LinearParameters& linear,
+                                   const ResidualOptions& added, const NormParameters& norm);
 
 // Packed sequences: rows [offsets[b], offsets[b + 1]) are sequence b.
 struct AttentionOptions {

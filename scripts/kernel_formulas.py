@@ -34,8 +34,8 @@ FORMULAS = {
     "convert": lambda n: (6 * n, 0),
     # x; y
     "activation_forward": lambda n, e: (2 * n * e, 8 * n),
-    # dy, x, dx; dx
-    "activation_backward": lambda n, e: (4 * n * e, 12 * n),
+    # dy, x; dx, a partial row for each 32 rows
+    "activation_backward": lambda r, c, e: (3 * r * c * e + 4 * c * up(r, 32), 13 * r * c),
     # x and the residual; y
     "dropout_forward": lambda n, e, residual: ((2 + residual) * n * e, (1 + residual) * n),
     # dy, dx and dresidual; dx and dresidual
@@ -44,10 +44,15 @@ FORMULAS = {
     "gather_rows": lambda r, c, e: (2 * r * c * e + 8 * r, 0),
     # dy, rows of dx, indices; rows of dx
     "scatter_add_rows": lambda r, c, e: (3 * r * c * e + 8 * r, r * c),
-    # x, gamma, beta; y, mean, inverse_std. The second and third reading of a row is the cache's.
-    "layer_norm_forward": lambda r, c, e: (2 * r * c * e + 8 * c + 8 * r, 8 * r * c),
-    # dy, x, dx, gamma, mean, inverse_std; dx, two partial rows for each 16 rows
-    "layer_norm_backward": lambda r, c, e: (4 * r * c * e + 4 * c + 8 * r + 8 * c * up(r, 16), 16 * r * c),
+    # x and the residual, gamma, beta; the sum and y, mean, inverse_std. The second and third reading of a row is the
+    # cache's.
+    "layer_norm_forward": lambda r, c, e, sums=False, residual=False: (
+        (2 + sums + residual) * r * c * e + 8 * c + 8 * r, (8 + sums + residual) * r * c),
+    # dy and dsum, the sum or x, dx where no product's and dresidual, gamma, mean, inverse_std; dx and dresidual, two or
+    # three partial rows for each 16 rows
+    "layer_norm_backward": lambda r, c, e, sums=False, residual=False, dsum=False, product=False: (
+        (4 - product + dsum + 2 * residual) * r * c * e + 4 * c + 8 * r + 4 * (2 + product) * c * up(r, 16),
+        (16 + sums + residual + dsum) * r * c),
     # `count` partial rows of c numbers of e bytes, y; y
     "add_partials": lambda count, c, e=4: (count * c * e + 8 * c, count * c),
     # x; a partial row for each 64 rows
@@ -162,22 +167,35 @@ class Calls:
         self.product(n_out, n_in, r, out=4, accumulate=True)
         self.product(r, n_in, n_out, accumulate=True)
 
-    def norm(self, r):
+    def linear_activation(self, r, n_in, n_out):
+        self.product(r, n_out, n_in, bias=True)
+        self("activation_forward", n=r * n_out, e=self.e)
+        self.zero(r * n_out)
+        self("activation_backward", r=r, c=n_out, e=self.e)
+        self("add_partials", count=up(r, 32), c=n_out)
+        self.product(n_out, n_in, r, out=4, accumulate=True)
+        self.product(r, n_in, n_out, accumulate=True)
+
+    def norm(self, r, dsum=False, product=False, **more):
         c = self.shape.hidden
-        self("layer_norm_forward", r=r, c=c, e=self.e)
+        self("layer_norm_forward", r=r, c=c, e=self.e, **more)
         self.zero(r * c)
-        self("layer_norm_backward", r=r, c=c, e=self.e)
-        self("add_partials", count=up(r, 16), c=2 * c)
+        if dsum:
+            self.zero(r * c)
+        self("layer_norm_backward", r=r, c=c, e=self.e, dsum=dsum, product=product, **more)
+        self("add_partials", count=up(r, 16), c=(2 + product) * c)
 
-    def dropout(self, n, residual):
-        self("dropout_forward", n=n, e=self.e, residual=residual)
-        self.zero(n)
-        self("dropout_backward", n=n, e=self.e, residual=residual)
+    def linear_add_norm(self, r, n_in, dsum):
+        n_out = self.shape.hidden
+        self.product(r, n_out, n_in, bias=True)
+        self.norm(r, dsum=dsum, product=True, sums=True, residual=True)
+        self.product(n_out, n_in, r, out=4, accumulate=True)
+        self.product(r, n_in, n_out, accumulate=True)
 
-    def activation(self, n):
-        self("activation_forward", n=n, e=self.e)
+    def add(self, n):
+        self("dropout_forward", n=n, e=self.e, residual=True)
         self.zero(n)
-        self("activation_backward", n=n, e=self.e)
+        self("dropout_backward", n=n, e=self.e, residual=True)
 
     def embedding(self, r, table_rows):
         c = self.shape.hidden
@@ -221,27 +239,21 @@ def step_calls(shape, precision):
     masked = max(1, round(shape.masked_share * rows))
     calls.embedding(rows, shape.items + 1)
     calls.embedding(rows, shape.length)
-    calls.dropout(rows * c, residual=True)  # the sum of both
-    calls.dropout(rows * c, residual=False)
+    calls.add(rows * c)
+    calls.norm(rows, sums=True, dsum=True)
     for layer in range(shape.layers):
-        left = masked if layer + 1 == shape.layers else rows  # the last block goes on with the masked rows only
-        calls.norm(rows)
+        last = layer + 1 == shape.layers
+        left = masked if last else rows  # the last block goes on with the masked rows only
         calls.linear(rows, c, 3 * c)
         calls.attention(left, rows)
         if left != rows:
             calls("gather_rows", r=left, c=c, e=calls.e)
             calls.zero(left * c)
             calls("scatter_add_rows", r=left, c=c, e=calls.e)
-        calls.linear(left, c, c)
-        calls.dropout(left * c, residual=True)
-        calls.norm(left)
-        calls.linear(left, c, 4 * c)
-        calls.activation(left * 4 * c)
-        calls.linear(left, 4 * c, c)
-        calls.dropout(left * c, residual=True)
-    calls.norm(masked)
-    calls.linear(masked, c, c)
-    calls.activation(masked * c)
+        calls.linear_add_norm(left, c, dsum=True)
+        calls.linear_activation(left, c, 4 * c)
+        calls.linear_add_norm(left, 4 * c, dsum=not last)  # nobody else reads the encoder's last sum
+    calls.linear_activation(masked, c, c)
     calls.norm(masked)
     calls.loss(masked)
     calls("add_loss")

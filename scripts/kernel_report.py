@@ -108,7 +108,7 @@ LAUNCHES = [
     ("attention_key_gradients_bf16", r"bf16::add_key_gradients<(\d+)>", 128, bf16_tiles(2)),
     ("attention_row_dots", r"cuda_attention::row_dots\b", 128, no_shared),
     ("activation_forward", r"cuda_activation::ForwardFours", 256, no_shared),
-    ("activation_backward", r"cuda_activation::BackwardFours", 256, no_shared),
+    ("activation_backward", r"cuda_activation::find_gradients", 256, no_shared),
     ("dropout_forward", r"cuda_dropout::ForwardFours", 256, no_shared),
     ("dropout_backward", r"cuda_dropout::BackwardFours", 256, no_shared),
     ("fill", r"cuda_elementwise::FillFours", 256, no_shared),
@@ -379,6 +379,10 @@ def check_formulas():
     assert FORMULAS["cublasLtMatmul"](m=2, n=4, k=3, e=2, out=4, accumulate=True) == (100, 48)
     # 3 rows of 2 columns: x and y of 24 bytes, gamma and beta of 8, mean and inverse_std of 12.
     assert FORMULAS["layer_norm_forward"](r=3, c=2, e=4) == (24 + 24 + 16 + 24, 48)
+    # The same with a residual and a sum of 24 bytes each.
+    assert FORMULAS["layer_norm_forward"](r=3, c=2, e=4, sums=True, residual=True) == (4 * 24 + 16 + 24, 60)
+    # 33 rows of 2 columns are two partial rows.
+    assert FORMULAS["activation_backward"](r=33, c=2, e=2) == (3 * 33 * 4 + 2 * 8, 13 * 66)
     # Five queries and ten rows of 4 columns, 2 heads, sequences of 10.
     assert FORMULAS["attention_forward"](queries=5, r=10, c=4, e=4, heads=2, length=10) == (480 + 40, 50 * 26)
     # d 16, 60 items, length 12, 2 layers: what a run with these extents reports.
@@ -444,17 +448,16 @@ def check_counters():
     def compare(launch, counted, bytes_expected):
         assert abs(counted / bytes_expected - 1) < 0.02, f"{launch}: counted {counted}, by the formula {bytes_expected}"
 
-    for launch in ("sum_of_squares", "activation_forward", "activation_backward", "gather_rows", "column_sum"):
+    for launch in ("sum_of_squares", "activation_forward", "activation_backward", "dropout_forward", "gather_rows",
+                   "column_sum"):
         both = device_bytes(kernels, launch, "load") + device_bytes(kernels, launch, "store")
         compare(launch, both, expected[launch]["bytes"])
     # Every warp reads the step's decision, too, which is nothing where there are many; four arrays are written.
     compare("adam_step", device_bytes(kernels, "adam_step", "store"), expected["adam_step"]["bytes"] / 2)
-    # A thread of dropout stores its 32 bytes as two halves, so each sector is touched twice: "ideal" counts it once.
-    compare("dropout_forward", device_bytes(kernels, "dropout_forward", "store", "ideal"),
-            4 * c * (4 * rows + 2 * masked))
-    # Rows are read again, but written once.
+    # Rows are read again, but written once. The head's norm has no sum.
     norms = 3 * rows + 3 * masked
-    compare("layer_norm_forward", device_bytes(kernels, "layer_norm_forward", "store"), 4 * norms * c + 2 * 32 * norms)
+    compare("layer_norm_forward", device_bytes(kernels, "layer_norm_forward", "store"),
+            4 * (2 * norms - masked) * c + 2 * 32 * norms)
     return f"the emulation counts the formulas' bytes ({rows} rows, {masked} masked)"
 
 

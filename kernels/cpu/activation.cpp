@@ -116,32 +116,48 @@ void gelu_forward(const ActivationForward<float>& args, const Table& table) {
   });
 }
 
-void gelu_backward(const ActivationBackward<float>& args, const Table& table) {
-  const float *x = args.x.data(), *dy = args.dy.data();
-  float* dx = args.dx.data();
-  parallel_blocks(args.x.size(), kFlatBlock, [&](int64_t begin, int64_t end) HWY_ATTR {
-    const Table::Loaded slope(table);
-    for_lanes(begin, end, [&](int64_t i, auto lanes) HWY_ATTR {
-      const Floats d;
-      const FloatVector value = lanes.load(x + i);
-      const FloatVector g = slope(hn::Min(hn::Set(d, kEnd), hn::Abs(value)));
-      const FloatVector derivative = hn::IfThenElse(hn::Gt(value, hn::Zero(d)), hn::Sub(hn::Set(d, 1.0f), g), g);
-      lanes.store(hn::MulAdd(lanes.load(dy + i), derivative, lanes.load(dx + i)), dx + i);
-    });
-  });
-}
-
 void relu_forward(const ActivationForward<float>& args) {
   parallel_lanes(args.x.size(), [x = args.x.data(), y = args.y.data()](int64_t i, auto lanes)
                                     HWY_ATTR { lanes.store(hn::Max(hn::Zero(Floats()), lanes.load(x + i)), y + i); });
 }
 
-void relu_backward(const ActivationBackward<float>& args) {
-  parallel_lanes(args.x.size(),
-                 [x = args.x.data(), dy = args.dy.data(), dx = args.dx.data()](int64_t i, auto lanes) HWY_ATTR {
-                   const auto positive = hn::Gt(lanes.load(x + i), hn::Zero(Floats()));
-                   lanes.store(hn::Add(lanes.load(dx + i), hn::IfThenElseZero(positive, lanes.load(dy + i))), dx + i);
-                 });
+// What reaches x of a gradient of y.
+struct GeluGradient {
+  explicit HWY_INLINE GeluGradient(const Table& table) : slope(table) {}
+  HWY_INLINE FloatVector operator()(FloatVector x, FloatVector dy) const {
+    const Floats d;
+    const FloatVector g = slope(hn::Min(hn::Set(d, kEnd), hn::Abs(x)));
+    return hn::Mul(dy, hn::IfThenElse(hn::Gt(x, hn::Zero(d)), hn::Sub(hn::Set(d, 1.0f), g), g));
+  }
+  Table::Loaded slope;
+};
+struct ReluGradient {
+  HWY_INLINE FloatVector operator()(FloatVector x, FloatVector dy) const {
+    return hn::IfThenElseZero(hn::Gt(x, hn::Zero(Floats())), dy);
+  }
+};
+
+// load() gives one of the above, for each task anew.
+template <class Load>
+void backward(CpuStream stream, const ActivationBackward<float>& args, const Load& load) {
+  const int64_t columns = args.x.columns(), blocks = block_count(args.x.rows(), kSumRows);
+  const float *x = args.x.data(), *dy = args.dy.data();
+  float *dx = args.dx.data(), *partials = stream.scratch->take<float>(blocks * columns);
+  parallel_blocks(args.x.rows(), kSumRows, [&](int64_t begin, int64_t end) HWY_ATTR {
+    const auto gradient = load();
+    float* sums = partials + begin / kSumRows * columns;
+    std::fill(sums, sums + columns, 0.0f);
+    for (int64_t row = begin; row < end; ++row) {
+      const float *row_x = x + row * columns, *row_dy = dy + row * columns;
+      float* row_dx = dx + row * columns;
+      for_lanes(0, columns, [&](int64_t c, auto lanes) HWY_ATTR {
+        const FloatVector value = gradient(lanes.load(row_x + c), lanes.load(row_dy + c));
+        lanes.store(value, row_dx + c);
+        lanes.store(hn::Add(lanes.load(sums + c), value), sums + c);
+      });
+    }
+  });
+  add_partials(partials, blocks, columns, args.dbias.data(), columns);
 }
 
 void activation_forward(CpuStream, const ActivationForward<float>& args) {
@@ -156,15 +172,15 @@ void activation_forward(CpuStream, const ActivationForward<float>& args) {
   }
 }
 
-void activation_backward(CpuStream, const ActivationBackward<float>& args) {
+void activation_backward(CpuStream stream, const ActivationBackward<float>& args) {
   static const Table kErf(erf_slope), kTanh(tanh_slope);
   switch (args.activation) {
     case Activation::kGeluErf:
-      return gelu_backward(args, kErf);
+      return backward(stream, args, []() HWY_ATTR { return GeluGradient(kErf); });
     case Activation::kGeluTanh:
-      return gelu_backward(args, kTanh);
+      return backward(stream, args, []() HWY_ATTR { return GeluGradient(kTanh); });
     case Activation::kRelu:
-      return relu_backward(args);
+      return backward(stream, args, []() HWY_ATTR { return ReluGradient(); });
   }
 }
 

@@ -5,85 +5,47 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "core/simd-inl.h"
-#include "kernels/cpu/lanes-inl.h"
+#include "kernels/cpu/dropout-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace itemloom {
 namespace HWY_NAMESPACE {
 namespace {
 
-// body(i, lanes, keep) for every vector of the rows, i counting from the matrix's start. Masks are drawn for four
-// chunks of 64 columns at a time, in the order of memory; the last ones are drawn again to fill an incomplete four.
+// body(i, lanes, dropped) for every vector of the rows, i counting from the matrix's start.
 template <class Body>
-void for_masked_rows(const DropoutMask& mask, Vector<const uint32_t> row_ids, int64_t columns, const Body& body) {
-  const int64_t row_chunks = block_count(columns, 64);
-  parallel_blocks(row_ids.size(), rows_per_task(columns), [&](int64_t begin, int64_t end) HWY_ATTR {
-    constexpr int kAtOnce = 4;
+void for_dropped_rows(const RowDropout& dropout, int64_t rows, int64_t columns, const Body& body) {
+  if (!dropout.drops()) {
+    return parallel_lanes(rows * columns, [&](int64_t i, auto lanes) HWY_ATTR { body(i, lanes, NotDropped()); });
+  }
+  parallel_blocks(rows, rows_per_task(columns), [&](int64_t begin, int64_t end) HWY_ATTR {
     const Body local = body;  // out of reach of the stores below, so that its members stay in registers
-    const int64_t chunks = (end - begin) * row_chunks;
-    int64_t row = begin, row_chunk = 0;
-    for (int64_t first = 0; first < chunks; first += kAtOnce) {
-      DropoutMask::Chunk wanted[kAtOnce];
-      int64_t starts[kAtOnce];
-      for (int i = 0; i < kAtOnce; ++i) {
-        wanted[i] = {row_ids[row], row_chunk};
-        starts[i] = row * columns + row_chunk * 64;
-        if (first + i + 1 < chunks && ++row_chunk == row_chunks) {
-          row_chunk = 0;
-          ++row;
-        }
-      }
-      uint64_t keep[kAtOnce];
-      mask.keep_bits(wanted, keep);
-      for (int i = 0; i < std::min<int64_t>(kAtOnce, chunks - first); ++i) {
-        const int64_t count = std::min<int64_t>(64, columns - wanted[i].chunk * 64);
-        uint64_t bits = keep[i];
-        for_lanes(starts[i], starts[i] + count, [&](int64_t at, auto lanes) HWY_ATTR {
-          local(at, lanes, mask_from_bits(Floats(), bits));
-          bits >>= kFloatLanes;
-        });
-      }
-    }
+    dropout.for_pieces(begin, end, columns, [&](int64_t row, int64_t column, int64_t count, auto dropped) HWY_ATTR {
+      const int64_t start = row * columns + column;
+      for_lanes(start, start + count, [&](int64_t i, auto lanes) HWY_ATTR { local(i, lanes, dropped); });
+    });
   });
 }
 
 void dropout_forward(CpuStream, const DropoutForward<float>& args) {
   const float *x = args.x.data(), *residual = args.residual.data();
   float* y = args.y.data();
-  if (dropout_threshold(args.probability) == 0) {
-    return parallel_lanes(args.x.size(), [=](int64_t i, auto lanes) HWY_ATTR {
-      const FloatVector kept = lanes.load(x + i);
-      lanes.store(residual ? hn::Add(lanes.load(residual + i), kept) : kept, y + i);
-    });
-  }
-  const FloatVector scale = hn::Set(Floats(), dropout_scale(args.probability));
-  for_masked_rows(DropoutMask(args.key, args.probability), args.row_ids, args.x.columns(),
-                  [=](int64_t i, auto lanes, auto keep) HWY_ATTR {
-                    const FloatVector kept = hn::IfThenElseZero(keep, hn::Mul(lanes.load(x + i), scale));
-                    lanes.store(residual ? hn::Add(lanes.load(residual + i), kept) : kept, y + i);
-                  });
+  for_dropped_rows(RowDropout(args.row_ids, args.probability, args.key), args.x.rows(), args.x.columns(),
+                   [=](int64_t i, auto lanes, auto&& dropped) HWY_ATTR {
+                     const FloatVector kept = dropped(lanes.load(x + i));
+                     lanes.store(residual ? hn::Add(lanes.load(residual + i), kept) : kept, y + i);
+                   });
 }
 
 void dropout_backward(CpuStream, const DropoutBackward<float>& args) {
   const float* dy = args.dy.data();
   float *dx = args.dx.data(), *dresidual = args.dresidual.data();
-  const auto add = [=](int64_t i, auto lanes, FloatVector gradient, FloatVector kept) HWY_ATTR {
-    lanes.store(hn::Add(lanes.load(dx + i), kept), dx + i);
-    if (dresidual) lanes.store(hn::Add(lanes.load(dresidual + i), gradient), dresidual + i);
-  };
-  if (dropout_threshold(args.probability) == 0) {
-    return parallel_lanes(args.dy.size(), [=](int64_t i, auto lanes) HWY_ATTR {
-      const FloatVector gradient = lanes.load(dy + i);
-      add(i, lanes, gradient, gradient);
-    });
-  }
-  const FloatVector scale = hn::Set(Floats(), dropout_scale(args.probability));
-  for_masked_rows(DropoutMask(args.key, args.probability), args.row_ids, args.dy.columns(),
-                  [=](int64_t i, auto lanes, auto keep) HWY_ATTR {
-                    const FloatVector gradient = lanes.load(dy + i);
-                    add(i, lanes, gradient, hn::IfThenElseZero(keep, hn::Mul(gradient, scale)));
-                  });
+  for_dropped_rows(RowDropout(args.row_ids, args.probability, args.key), args.dy.rows(), args.dy.columns(),
+                   [=](int64_t i, auto lanes, auto&& dropped) HWY_ATTR {
+                     const FloatVector gradient = lanes.load(dy + i);
+                     lanes.store(hn::Add(lanes.load(dx + i), dropped(gradient)), dx + i);
+                     if (dresidual) lanes.store(hn::Add(lanes.load(dresidual + i), gradient), dresidual + i);
+                   });
 }
 
 }  // namespace

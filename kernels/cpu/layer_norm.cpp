@@ -7,7 +7,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "kernels/cpu/lanes-inl.h"
+#include "kernels/cpu/dropout-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace itemloom {
@@ -71,11 +71,26 @@ HWY_INLINE void for_chunks(int64_t begin, int64_t end, int64_t size, const Body&
   for (int64_t chunk = begin; chunk < end; chunk += size) body(chunk, std::min(chunk + size, end));
 }
 
-void normalise_chunk(const LayerNormForward<float>& args, int64_t begin, int64_t end) {
+// sum = residual + what dropout leaves of x, for the rows of [begin, end).
+void add_chunk(const LayerNormForward<float>& args, const RowDropout& dropout, int64_t begin, int64_t end) {
+  const int64_t columns = args.x.columns();
+  const float *x = args.x.data(), *residual = args.residual.data();
+  float* sum = args.sum.data();
+  dropout.for_pieces(begin, end, columns, [=](int64_t row, int64_t column, int64_t count, auto dropped) HWY_ATTR {
+    const int64_t start = row * columns + column;
+    for_lanes(start, start + count, [&](int64_t i, auto lanes) HWY_ATTR {
+      const FloatVector kept = dropped(lanes.load(x + i));
+      lanes.store(residual ? hn::Add(lanes.load(residual + i), kept) : kept, sum + i);
+    });
+  });
+}
+
+// Of the rows of [begin, end) of x, which is args.x or args.sum.
+void normalise_chunk(const LayerNormForward<float>& args, const float* x, int64_t begin, int64_t end) {
   const Floats d;
   const FourFloats d4;
   const int64_t columns = args.x.columns();
-  const float *x = args.x.data(), *gamma = args.gamma.data(), *beta = args.beta.data();
+  const float *gamma = args.gamma.data(), *beta = args.beta.data();
   float *y = args.y.data(), *mean = args.mean.data(), *inverse_std = args.inverse_std.data();
   const auto count = hn::Set(d4, static_cast<float>(columns)), epsilon = hn::Set(d4, args.epsilon);
   reduce_rows(
@@ -102,18 +117,20 @@ void normalise_chunk(const LayerNormForward<float>& args, int64_t begin, int64_t
 
 void layer_norm_forward(CpuStream, const LayerNormForward<float>& args) {
   const int64_t columns = args.x.columns();
+  const RowDropout dropout(args.row_ids, args.probability, args.key);
   parallel_blocks(args.x.rows(), rows_per_task(columns), [&](int64_t begin, int64_t end) {
-    for_chunks(begin, end, chunk_rows(columns),
-               [&](int64_t first, int64_t last) { normalise_chunk(args, first, last); });
+    for_chunks(begin, end, chunk_rows(columns), [&](int64_t first, int64_t last) {
+      if (args.sum) add_chunk(args, dropout, first, last);
+      normalise_chunk(args, args.sum ? args.sum.data() : args.x.data(), first, last);
+    });
   });
 }
 
-// With n = (x - mean) inverse_std and g = dy gamma:
-//   dx += inverse_std (g - mean_c(g) - n mean_c(g n)),  dgamma += sum_r dy n,  dbeta += sum_r dy.
+// The header's formulas, with x for the sum.
 struct Gradient {
   int64_t columns;
-  const float *dy, *x, *gamma, *mean, *inverse_std;
-  float *dx, *dgamma, *dbeta;
+  const float *dy, *dsum, *x, *gamma, *mean, *inverse_std;
+  float *dx, *dresidual, *dbias, *dgamma, *dbeta;  // the last three: partial sums
 
   // The row means of g and of g n, for the rows of [begin, end).
   HWY_INLINE void find_means(int64_t begin, int64_t end, float* g_mean, float* gn_mean) const {
@@ -142,44 +159,68 @@ struct Gradient {
     }
   }
 
-  HWY_INLINE void add_row(int64_t row, float row_g_mean, float row_gn_mean) const {
+  // Columns [column, column + count) of a row.
+  template <class Dropped>
+  HWY_INLINE void add_piece(int64_t row, int64_t column, int64_t count, float row_g_mean, float row_gn_mean,
+                            Dropped dropped) const {
     const Floats d;
-    const float *row_dy = dy + row * columns, *row_x = x + row * columns, *scale = gamma;
-    float *row_dx = dx + row * columns, *gamma_sums = dgamma, *beta_sums = dbeta;
+    const int64_t start = row * columns;
+    const float *row_dy = dy + start, *row_dsum = dsum ? dsum + start : nullptr, *row_x = x + start, *scale = gamma;
+    float *row_dx = dx + start, *row_dresidual = dresidual ? dresidual + start : nullptr;
+    float *bias_sums = dbias, *gamma_sums = dgamma, *beta_sums = dbeta;
     const FloatVector centre = hn::Set(d, mean[row]), factor = hn::Set(d, inverse_std[row]);
     const FloatVector g_mean = hn::Set(d, row_g_mean), gn_mean = hn::Set(d, row_gn_mean);
-    for_lanes(0, columns, [=](int64_t c, auto lanes) HWY_ATTR {
+    for_lanes(column, column + count, [&](int64_t c, auto lanes) HWY_ATTR {
       const FloatVector gradient = lanes.load(row_dy + c);
       const FloatVector n = hn::Mul(hn::Sub(lanes.load(row_x + c), centre), factor);
       // g is rounded as it was when summed: a row of equal g then has exactly no gradient.
       const FloatVector g = hn::Sub(hn::Mul(gradient, lanes.load(scale + c)), g_mean);
-      lanes.store(hn::MulAdd(hn::NegMulAdd(n, gn_mean, g), factor, lanes.load(row_dx + c)), row_dx + c);
+      const FloatVector others = row_dsum ? lanes.load(row_dsum + c) : hn::Zero(d);
+      const FloatVector total = hn::MulAdd(hn::NegMulAdd(n, gn_mean, g), factor, others);
+      const FloatVector kept = dropped(total);
+      lanes.store(bias_sums ? kept : hn::Add(lanes.load(row_dx + c), kept), row_dx + c);
+      if (bias_sums) lanes.store(hn::Add(lanes.load(bias_sums + c), kept), bias_sums + c);
+      if (row_dresidual) lanes.store(hn::Add(lanes.load(row_dresidual + c), total), row_dresidual + c);
       lanes.store(hn::MulAdd(gradient, n, lanes.load(gamma_sums + c)), gamma_sums + c);
       lanes.store(hn::Add(gradient, lanes.load(beta_sums + c)), beta_sums + c);
     });
   }
 
-  HWY_INLINE void add_chunk(int64_t begin, int64_t end) const {
+  HWY_INLINE void add_chunk(const RowDropout& dropout, int64_t begin, int64_t end) const {
     float g_mean[kMaxChunk], gn_mean[kMaxChunk];
     find_means(begin, end, g_mean, gn_mean);
-    for (int64_t row = begin; row < end; ++row) add_row(row, g_mean[row - begin], gn_mean[row - begin]);
+    dropout.for_pieces(begin, end, columns, [&](int64_t row, int64_t column, int64_t count, auto dropped) HWY_ATTR {
+      add_piece(row, column, count, g_mean[row - begin], gn_mean[row - begin], dropped);
+    });
   }
 };
 
 void layer_norm_backward(CpuStream stream, const LayerNormBackward<float>& args) {
-  const int64_t columns = args.x.columns(), blocks = block_count(args.x.rows(), kSumRows);
-  float* partials = stream.scratch->take<float>(blocks * 2 * columns);
-  parallel_blocks(args.x.rows(), kSumRows, [&](int64_t begin, int64_t end) HWY_ATTR {
-    float* sums = partials + begin / kSumRows * 2 * columns;
-    std::fill(sums, sums + 2 * columns, 0.0f);
-    const Gradient gradient{columns,          args.dy.data(),          args.x.data(),  args.gamma.data(),
-                            args.mean.data(), args.inverse_std.data(), args.dx.data(), sums,
-                            sums + columns};
+  const int64_t columns = args.sum.columns(), blocks = block_count(args.sum.rows(), kSumRows);
+  const int64_t stride = (args.dbias ? 3 : 2) * columns;  // sums for dgamma, dbeta and dbias
+  float* partials = stream.scratch->take<float>(blocks * stride);
+  const RowDropout dropout(args.row_ids, args.probability, args.key);
+  parallel_blocks(args.sum.rows(), kSumRows, [&](int64_t begin, int64_t end) HWY_ATTR {
+    float* sums = partials + begin / kSumRows * stride;
+    std::fill(sums, sums + stride, 0.0f);
+    const Gradient gradient{.columns = columns,
+                            .dy = args.dy.data(),
+                            .dsum = args.dsum.data(),
+                            .x = args.sum.data(),
+                            .gamma = args.gamma.data(),
+                            .mean = args.mean.data(),
+                            .inverse_std = args.inverse_std.data(),
+                            .dx = args.dx.data(),
+                            .dresidual = args.dresidual.data(),
+                            .dbias = args.dbias ? sums + 2 * columns : nullptr,
+                            .dgamma = sums,
+                            .dbeta = sums + columns};
     for_chunks(begin, end, chunk_rows(columns),
-               [&](int64_t first, int64_t last) HWY_ATTR { gradient.add_chunk(first, last); });
+               [&](int64_t first, int64_t last) HWY_ATTR { gradient.add_chunk(dropout, first, last); });
   });
-  add_partials(partials, blocks, 2 * columns, args.dgamma.data(), columns);
-  add_partials(partials + columns, blocks, 2 * columns, args.dbeta.data(), columns);
+  add_partials(partials, blocks, stride, args.dgamma.data(), columns);
+  add_partials(partials + columns, blocks, stride, args.dbeta.data(), columns);
+  if (args.dbias) add_partials(partials + 2 * columns, blocks, stride, args.dbias.data(), columns);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// One thread four elements.
+// Forward: one thread four elements. Backward: a block of threads has kRows rows of kTile columns, a warp every eighth
+// of these rows and a thread four columns; sums over the rows become a partial row a block.
 //
 // As in the CPU's kernel both forms of GELU are max(x, 0) - t s(-t) with t = |x|, and their derivative is g(t) for
 // x <= 0 and 1 - g(t) for x > 0: the terms that fall to zero are computed as such, which keeps the tail of negative x
@@ -6,9 +7,15 @@
 #include "kernels/activation.h"
 
 #include "kernels/cuda/fours.cuh"
+#include "kernels/cuda/partials.cuh"
 
 namespace itemloom {
 namespace cuda_activation {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / cuda::kWarp;
+constexpr int64_t kRows = 32;
+constexpr int kTile = 4 * cuda::kWarp;
 
 constexpr float kEnd = 16;
 constexpr float kRootHalf = 0.70710678f;          // sqrt(1 / 2)
@@ -69,19 +76,37 @@ struct ForwardFours {
   }
 };
 
-template <class Function, class T>
-struct BackwardFours {
-  const T *dy, *x;
-  T* dx;
-  template <class Lanes>
-  __device__ void operator()(int64_t i, Lanes lanes) const {
-    const cuda::Four gradient = lanes.load(dy + i), values = lanes.load(x + i);
-    cuda::Four sum = lanes.load(dx + i);
+template <bool kAligned, class Function, class T>
+__global__ void find_gradients(ActivationBackward<T> args, float* partials) {
+  __shared__ cuda::Four warp_sums[kWarps][cuda::kWarp];
+  const int lane = threadIdx.x % cuda::kWarp, warp = threadIdx.x / cuda::kWarp;
+  const int64_t columns = args.x.columns(), c = int64_t{blockIdx.y} * kTile + 4 * lane;
+  const int64_t begin = blockIdx.x * kRows, end = min(begin + kRows, args.x.rows());
+  cuda::Four sums{};
+  if (c < columns) {
+    cuda::with_lanes<kAligned>(columns - c, [&](auto lanes) {
+#pragma unroll 2
+      for (int64_t row = begin + warp; row < end; row += kWarps) {
+        const cuda::Four x = lanes.load(args.x.row(row) + c);
+        cuda::Four gradient = lanes.load(args.dy.row(row) + c);
 #pragma unroll
-    for (int k = 0; k < 4; ++k) sum.at[k] += gradient.at[k] * Function::derivative(values.at[k]);
-    lanes.store(sum, dx + i);
+        for (int k = 0; k < 4; ++k) {
+          gradient.at[k] *= Function::derivative(x.at[k]);
+          sums.at[k] += gradient.at[k];
+        }
+        lanes.store(gradient, args.dx.row(row) + c);
+      }
+    });
   }
-};
+  warp_sums[warp][lane] = sums;
+  __syncthreads();
+  const int64_t column = int64_t{blockIdx.y} * kTile + threadIdx.x;
+  if (threadIdx.x >= kTile || column >= columns) return;
+  float sum = 0;
+#pragma unroll
+  for (int from = 0; from < kWarps; ++from) sum += warp_sums[from][threadIdx.x / 4].at[threadIdx.x % 4];
+  partials[blockIdx.x * columns + column] = sum;
+}
 
 template <class Function, class T>
 void start(CudaStream stream, const ActivationForward<T>& args) {
@@ -91,9 +116,17 @@ void start(CudaStream stream, const ActivationForward<T>& args) {
 
 template <class Function, class T>
 void start(CudaStream stream, const ActivationBackward<T>& args) {
-  cuda::start_fours(stream, "activation_backward", args.x.size(),
-                    cuda::fours_aligned(args.dy.data(), args.x.data(), args.dx.data()),
-                    BackwardFours<Function, T>{args.dy.data(), args.x.data(), args.dx.data()});
+  const int64_t columns = args.x.columns(), blocks = block_count(args.x.rows(), kRows);
+  if (blocks == 0 || columns == 0) return;
+  const bool aligned = columns % 4 == 0 && cuda::fours_aligned(args.dy.data(), args.x.data(), args.dx.data());
+  float* partials = stream.context->scratch<float>(blocks * columns);
+  dim3 grid = cuda::grid(blocks);
+  grid.y = static_cast<unsigned>(block_count(columns, kTile));
+  cuda::start(stream, "activation_backward",
+              aligned ? find_gradients<true, Function, T> : find_gradients<false, Function, T>, grid, kThreads, 0, args,
+              partials);
+  cuda::add_partials(stream, {.rows = partials, .count = blocks, .columns = columns, .stride = columns},
+                     args.dbias.data());
 }
 
 template <class Arguments>

@@ -26,9 +26,10 @@ struct Partials {
   int64_t count, columns, stride;
 };
 
-// y[c] += the sum over the rows of partials.rows[row * stride + c]; the same for second_y, when given, with the columns
-// that follow.
-void add_partials(CudaStream stream, const Partials<float>& partials, float* y, float* second_y = nullptr);
-void add_partials(CudaStream stream, const Partials<Bf16>& partials, float* y, float* second_y = nullptr);
+// y[c] += the sum over the rows of partials.rows[row * stride + c]; the same for second_y and third_y, when given, with
+// the columns that follow.
+void add_partials(CudaStream stream, const Partials<float>& partials, float* y, float* second_y = nullptr,
+                  float* third_y = nullptr);
+void add_partials(CudaStream stream, const Partials<Bf16>& partials, float* y);
 
 }  // namespace itemloom::cuda

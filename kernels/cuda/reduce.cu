@@ -53,12 +53,12 @@ __global__ void sum_row_block(Matrix<const T> x, float* partials) {
 
 template <class T>
 __global__ void __launch_bounds__(kAddThreads)
-    add_partials(cuda::Partials<T> partials, float* first_y, float* second_y) {
+    add_partials(cuda::Partials<T> partials, float* first_y, float* second_y, float* third_y) {
   __shared__ float sums[kAddWarps][cuda::kWarp];
   const int lane = threadIdx.x % cuda::kWarp, warp = threadIdx.x / cuda::kWarp;
   const int64_t column = int64_t{blockIdx.x} * cuda::kWarp + lane;
   const T* from = partials.rows + blockIdx.y * partials.columns + column;
-  float* y = (blockIdx.y == 0 ? first_y : second_y) + column;
+  float* y = (blockIdx.y == 0 ? first_y : blockIdx.y == 1 ? second_y : third_y) + column;
   float sum = 0;
   if (column < partials.columns) {
 #pragma unroll 4
@@ -70,11 +70,11 @@ __global__ void __launch_bounds__(kAddThreads)
 }
 
 template <class T>
-void start_adding(CudaStream stream, const cuda::Partials<T>& partials, float* y, float* second_y) {
+void start_adding(CudaStream stream, const cuda::Partials<T>& partials, float* y, float* second_y, float* third_y) {
   if (partials.count == 0) return;
   cuda::start(stream, "add_partials", add_partials<T>,
-              dim3(static_cast<unsigned>(block_count(partials.columns, cuda::kWarp)), second_y ? 2 : 1), kAddThreads, 0,
-              partials, y, second_y);
+              dim3(static_cast<unsigned>(block_count(partials.columns, cuda::kWarp)), third_y ? 3 : second_y ? 2 : 1),
+              kAddThreads, 0, partials, y, second_y, third_y);
 }
 
 template <class T>
@@ -90,12 +90,12 @@ void sum_columns(CudaStream stream, const ColumnSum<T>& args) {
 
 }  // namespace cuda_reduce
 
-void cuda::add_partials(CudaStream stream, const Partials<float>& partials, float* y, float* second_y) {
-  cuda_reduce::start_adding(stream, partials, y, second_y);
+void cuda::add_partials(CudaStream stream, const Partials<float>& partials, float* y, float* second_y, float* third_y) {
+  cuda_reduce::start_adding(stream, partials, y, second_y, third_y);
 }
 
-void cuda::add_partials(CudaStream stream, const Partials<Bf16>& partials, float* y, float* second_y) {
-  cuda_reduce::start_adding(stream, partials, y, second_y);
+void cuda::add_partials(CudaStream stream, const Partials<Bf16>& partials, float* y) {
+  cuda_reduce::start_adding(stream, partials, y, nullptr, nullptr);
 }
 
 void launch(CudaStream stream, const SumOfSquares& args) {

@@ -49,18 +49,33 @@ Bert4Rec::Bert4Rec(const Scope& scope, const ModelConfig& config, int64_t items,
   if (config.output_bias) output_bias_.emplace(head.vector("output_bias", items, {}));
 }
 
+SublayerInput Bert4Rec::embed(Tape& tape, const MaskedBatch& batch) const {
+  const Tensor items = item_embedding_(tape, batch.items), positions = position_embedding_(tape, batch.positions);
+  if (pre_norm_) {
+    const auto [sum, normed] =
+        ops::dropout_add_norm(tape, ops::add(tape, items, positions),
+                              {.residual = std::nullopt, .row_ids = batch.row_ids, .dropout = dropout_},
+                              blocks_.front().first_norm().parameters());
+    return {.x = normed, .residual = sum};
+  }
+  const Tensor normed =
+      ops::dropout_add_norm(tape, items, {.residual = positions, .row_ids = batch.row_ids, .dropout = 0},
+                            norm_.parameters())
+          .norm;
+  const Tensor x = ops::dropout(tape, normed, batch.row_ids, dropout_);
+  return {.x = x, .residual = x};
+}
+
 Tensor Bert4Rec::encode(Tape& tape, const MaskedBatch& batch) const {
-  Tensor x = ops::add(tape, item_embedding_(tape, batch.items), position_embedding_(tape, batch.positions));
-  if (!pre_norm_) x = norm_(tape, x);
-  x = ops::dropout(tape, x, batch.row_ids, dropout_);
+  SublayerInput input = embed(tape, batch);
   const PackedRows rows{.sequence_offsets = batch.sequence_offsets, .row_ids = batch.row_ids};
   const SelectedRows selected{.indices = batch.masked_rows, .row_ids = batch.masked_row_ids};
   for (size_t layer = 0; layer < blocks_.size(); ++layer) {
-    x = blocks_[layer](tape, x, rows, layer + 1 == blocks_.size() ? &selected : nullptr);
+    const bool last = layer + 1 == blocks_.size();
+    const LayerNorm& next = last ? norm_ : blocks_[layer + 1].first_norm();
+    input = blocks_[layer](tape, input, rows, next, last ? &selected : nullptr);
   }
-  if (pre_norm_) x = norm_(tape, x);
-  if (head_dense_) x = (*head_norm_)(tape, ops::activation(tape, (*head_dense_)(tape, x), activation_));
-  return x;
+  return head_dense_ ? (*head_norm_)(tape, (*head_dense_)(tape, input.x, activation_)) : input.x;
 }
 
 Vector<double> Bert4Rec::loss(Tape& tape, const MaskedBatch& batch, Vector<const int32_t> targets) const {

@@ -48,6 +48,8 @@ class Bert4Rec {
   Vector<const float> mask_embedding() const;   // (C)
 
  private:
+  SublayerInput embed(Tape& tape, const MaskedBatch& batch) const;
+
   int64_t items_, max_length_;
   bool pre_norm_;
   float dropout_;

@@ -35,7 +35,7 @@ struct State {
   Device device;
   Arena arena;
   uint32_t seed = 0;
-  float *buffers[4], *vectors[6];
+  float *buffers[5], *vectors[6];
   std::vector<uint32_t> row_ids;
 };
 
@@ -49,22 +49,36 @@ void add(Suite& suite, const std::string& name, int64_t rows, int64_t columns, d
              }});
 }
 
+// kSums: of a residual and what dropout leaves of a product, as between sub-layers.
+template <bool kSums>
 void layer_norm_forward(State& s) {
   run(s.device, LayerNormForward<float>{.x = s.matrix(0),
+                                        .residual = kSums ? s.matrix(1) : Matrix<float>::none(),
+                                        .row_ids = s.ids(),
+                                        .probability = kSums ? 0.1f : 0,
+                                        .key = {1, 2, 3},
                                         .gamma = s.row_vector(0),
                                         .beta = s.row_vector(1),
                                         .epsilon = 1e-5f,
-                                        .y = s.matrix(1),
+                                        .sum = kSums ? s.matrix(2) : Matrix<float>::none(),
+                                        .y = s.matrix(3),
                                         .mean = s.column_vector(2),
                                         .inverse_std = s.column_vector(3)});
 }
+template <bool kSums>
 void layer_norm_backward(State& s) {
   run(s.device, LayerNormBackward<float>{.dy = s.matrix(0),
-                                         .x = s.matrix(1),
+                                         .dsum = kSums ? s.matrix(3) : Matrix<float>::none(),
+                                         .sum = s.matrix(1),
                                          .gamma = s.row_vector(0),
                                          .mean = s.column_vector(2),
                                          .inverse_std = s.column_vector(3),
+                                         .row_ids = s.ids(),
+                                         .probability = kSums ? 0.1f : 0,
+                                         .key = {1, 2, 3},
                                          .dx = s.matrix(2),
+                                         .dresidual = kSums ? s.matrix(4) : Matrix<float>::none(),
+                                         .dbias = kSums ? s.row_vector(1) : Vector<float>::none(),
                                          .dgamma = s.row_vector(4),
                                          .dbeta = s.row_vector(5)});
 }
@@ -74,23 +88,25 @@ void activation_forward(State& s) {
 }
 template <Activation kActivation>
 void activation_backward(State& s) {
-  run(s.device, ActivationBackward<float>{.activation = kActivation, .dy = s.flat(0), .x = s.flat(1), .dx = s.flat(2)});
+  run(s.device,
+      ActivationBackward<float>{
+          .activation = kActivation, .dy = s.matrix(0), .x = s.matrix(1), .dx = s.matrix(2), .dbias = s.row_vector(0)});
 }
-void dropout_add(State& s) {
+void add_rows(State& s) {
   run(s.device, DropoutForward<float>{.x = s.matrix(0),
                                       .residual = s.matrix(1),
+                                      .row_ids = s.ids(),
+                                      .probability = 0,
+                                      .key = {1, 2, 3},
+                                      .y = s.matrix(2)});
+}
+void dropout(State& s) {
+  run(s.device, DropoutForward<float>{.x = s.matrix(0),
+                                      .residual = Matrix<float>::none(),
                                       .row_ids = s.ids(),
                                       .probability = 0.1f,
                                       .key = {1, 2, 3},
                                       .y = s.matrix(2)});
-}
-void dropout_add_backward(State& s) {
-  run(s.device, DropoutBackward<float>{.dy = s.matrix(0),
-                                       .row_ids = s.ids(),
-                                       .probability = 0.1f,
-                                       .key = {1, 2, 3},
-                                       .dx = s.matrix(1),
-                                       .dresidual = s.matrix(2)});
 }
 void bias_gradient(State& s) {
   run(s.device, ColumnSum<float>{.x = s.matrix(0), .y = s.row_vector(0)});
@@ -121,14 +137,16 @@ void adam(State& s) {
 void list_benches(Suite& suite) {
   for (int64_t rows : {27630, 1720}) {
     for (int64_t columns : {64, 256}) {
-      add(suite, "layer_norm/forward", rows, columns, 2, layer_norm_forward);
-      add(suite, "layer_norm/backward", rows, columns, 4, layer_norm_backward);
+      add(suite, "layer_norm/forward", rows, columns, 2, layer_norm_forward<false>);
+      add(suite, "layer_norm/backward", rows, columns, 4, layer_norm_backward<false>);
+      add(suite, "dropout_add_norm/forward", rows, columns, 4, layer_norm_forward<true>);
+      add(suite, "dropout_add_norm/backward", rows, columns, 6, layer_norm_backward<true>);
       add(suite, "gelu_erf/forward", rows, columns, 2, activation_forward<Activation::kGeluErf>);
-      add(suite, "gelu_erf/backward", rows, columns, 4, activation_backward<Activation::kGeluErf>);
+      add(suite, "gelu_erf/backward", rows, columns, 3, activation_backward<Activation::kGeluErf>);
       add(suite, "gelu_tanh/forward", rows, columns, 2, activation_forward<Activation::kGeluTanh>);
-      add(suite, "gelu_tanh/backward", rows, columns, 4, activation_backward<Activation::kGeluTanh>);
-      add(suite, "dropout_add/forward", rows, columns, 3, dropout_add);
-      add(suite, "dropout_add/backward", rows, columns, 5, dropout_add_backward);
+      add(suite, "gelu_tanh/backward", rows, columns, 3, activation_backward<Activation::kGeluTanh>);
+      add(suite, "add", rows, columns, 3, add_rows);
+      add(suite, "dropout", rows, columns, 2, dropout);
       add(suite, "bias_gradient", rows, columns, 1, bias_gradient);
       add(suite, "sum_of_squares", rows, columns, 1, sum_of_squares);
       add(suite, "adam", rows, columns, 8, adam);

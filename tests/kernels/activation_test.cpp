@@ -42,46 +42,84 @@ T naive_derivative(Activation activation, T x) {
 constexpr Activation kAll[] = {Activation::kGeluErf, Activation::kGeluTanh, Activation::kRelu};
 
 struct Case {
-  Guarded<float> x, dy, y, dx;
+  int64_t rows, columns;
+  Guarded<float> x, dy, y, dx, dbias;
   // `odd`: every buffer begins at another distance from a cache line.
-  Case(int64_t count, float range, bool odd = true) : x(count, odd), dy(count, 2 * odd), y(count, 3 * odd), dx(count) {
+  Case(int64_t rows, int64_t columns, float range, bool odd = true)
+      : rows(rows),
+        columns(columns),
+        x(rows * columns, odd),
+        dy(rows * columns, 2 * odd),
+        y(rows * columns, 3 * odd),
+        dx(rows * columns),
+        dbias(columns, 5 * odd) {
     test::fill_random(x, 1, -range, range);
     test::fill_random(dy, 2);
     test::fill_random(dx, 3);
+    test::fill_random(dbias, 4);
+  }
+  void run_backward(Device& device, Activation activation, Guarded<float>& to) {
+    test::run_from_host(device, ActivationBackward<float>{.activation = activation,
+                                                          .dy = dy.matrix(rows, columns),
+                                                          .x = x.matrix(rows, columns),
+                                                          .dx = to.matrix(rows, columns),
+                                                          .dbias = dbias.vector()});
+    for (const Guarded<float>* buffer : {&x, &dy, &y, &dx, &dbias}) REQUIRE(buffer->intact());
   }
   void run_both(Device& device, Activation activation) {
     test::run_from_host(device, ActivationForward<float>{.activation = activation, .x = x.vector(), .y = y.vector()});
-    test::run_from_host(device, ActivationBackward<float>{
-                                    .activation = activation, .dy = dy.vector(), .x = x.vector(), .dx = dx.vector()});
-    for (const Guarded<float>* buffer : {&x, &dy, &y, &dx}) REQUIRE(buffer->intact());
+    run_backward(device, activation, dx);
+  }
+};
+
+// What a kernel makes of a case, by plain code over T.
+template <class T>
+struct Plain {
+  std::vector<T> value, gradient, bias_gradient;
+  Plain(Case& from, Activation activation) : bias_gradient(from.dbias.begin(), from.dbias.end()) {
+    for (int64_t i = 0; i < from.x.size(); ++i) {
+      value.push_back(naive_value(activation, T{from.x[i]}));
+      gradient.push_back(from.dy[i] * naive_derivative(activation, T{from.x[i]}));
+      bias_gradient[static_cast<size_t>(i % from.columns)] += gradient.back();
+    }
   }
 };
 
 }  // namespace
 
-TEST_CASE("activations and their derivatives are as exact as plain float code", "[activation][device]") {
+TEST_CASE("activations, their derivatives and bias gradients are as exact as plain float code",
+          "[activation][device]") {
   test::on_every_device([](Device& device) {
     for (Activation activation : kAll) {
-      for (int64_t count : {0, 1, 3, 15, 16, 31, 33, 65, 20000}) {
+      for (const auto& [rows, columns] : std::vector<std::pair<int64_t, int64_t>>{
+               {0, 3}, {1, 1}, {1, 3}, {3, 1}, {33, 31}, {31, 33}, {65, 16}, {150, 132}, {3, 0}}) {
         for (float range : {1.0f, 4.0f, 20.0f}) {
-          CAPTURE(static_cast<int>(activation), count, range, cpu_kernels(), device.kind());
-          Case fused(count, range, count % 2 == 1);
-          const std::vector<float> before = fused.dx.copy();
+          CAPTURE(static_cast<int>(activation), rows, columns, range, cpu_kernels(), device.kind());
+          Case fused(rows, columns, range, rows % 2 == 1);
+          const Plain<double> expected(fused, activation);
+          const Plain<float> plain(fused, activation);
           fused.run_both(device, activation);
-          std::vector<double> value, sum;
-          std::vector<float> plain_value, plain_sum;
-          for (int64_t i = 0; i < count; ++i) {
-            const float x = fused.x[i], dy = fused.dy[i];
-            value.push_back(naive_value(activation, double{x}));
-            plain_value.push_back(naive_value(activation, x));
-            sum.push_back(before[i] + dy * naive_derivative(activation, double{x}));
-            plain_sum.push_back(before[i] + dy * naive_derivative(activation, x));
-          }
           const double unit = 1.2e-7;  // for counts so small that the plain version has no error by luck
-          REQUIRE(test::worst_error(fused.y.copy(), value) <= 2 * test::worst_error(plain_value, value) + unit);
-          REQUIRE(test::worst_error(fused.dx.copy(), sum) <= 2 * test::worst_error(plain_sum, sum) + unit);
+          REQUIRE(test::worst_error(fused.y.copy(), expected.value) <=
+                  2 * test::worst_error(plain.value, expected.value) + unit);
+          REQUIRE(test::worst_error(fused.dx.copy(), expected.gradient) <=
+                  2 * test::worst_error(plain.gradient, expected.gradient) + unit);
+          REQUIRE(test::worst_error(fused.dbias.copy(), expected.bias_gradient) <=
+                  2 * test::worst_error(plain.bias_gradient, expected.bias_gradient) + unit);
         }
       }
+    }
+  });
+}
+
+TEST_CASE("the gradient before an activation may take the place of the one behind it", "[activation][device]") {
+  test::on_every_device([](Device& device) {
+    for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{67, 40}, {35, 31}}) {
+      Case apart(rows, columns, 4), in_place(rows, columns, 4);
+      apart.run_backward(device, Activation::kGeluErf, apart.dx);
+      in_place.run_backward(device, Activation::kGeluErf, in_place.dy);
+      REQUIRE(test::same_bits(apart.dx.copy(), in_place.dy.copy()));
+      REQUIRE(test::same_bits(apart.dbias.copy(), in_place.dbias.copy()));
     }
   });
 }
@@ -89,12 +127,11 @@ TEST_CASE("activations and their derivatives are as exact as plain float code", 
 TEST_CASE("GELU is within 1.5e-7 of the truth everywhere, its derivative within 2e-7", "[activation][device]") {
   test::on_every_device([](Device& device) {
     for (Activation activation : {Activation::kGeluErf, Activation::kGeluTanh}) {
-      Case fused(200001, 1);
+      Case fused(200001, 1, 1);
       std::vector<double> value, derivative;
       for (int64_t i = 0; i < fused.x.size(); ++i) {
         fused.x[i] = static_cast<float>(i - 100000) * 0.8e-4f;
         fused.dy[i] = 1;
-        fused.dx[i] = 0;
         value.push_back(naive_value(activation, double{fused.x[i]}));
         derivative.push_back(naive_derivative(activation, double{fused.x[i]}));
       }
@@ -108,7 +145,7 @@ TEST_CASE("GELU is within 1.5e-7 of the truth everywhere, its derivative within 
 TEST_CASE("activations keep NaN and infinity visible", "[activation][device]") {
   test::on_every_device([](Device& device) {
     for (Activation activation : kAll) {
-      Case fused(35, 1);
+      Case fused(1, 35, 1);
       fused.x[0] = fused.x[34] = std::numeric_limits<float>::quiet_NaN();
       fused.x[1] = std::numeric_limits<float>::infinity();
       fused.run_both(device, activation);
@@ -124,10 +161,11 @@ TEST_CASE("activations give the same bits for any number of threads and in every
     for (Activation activation : kAll) {
       const auto bits = [&](int threads) {
         test::Threads scope(threads);
-        Case fused(test::by_device(device, 70001, 7001), 6);
+        Case fused(test::by_device(device, 1077, 107), 65, 6);
         fused.run_both(device, activation);
         std::vector<float> all = fused.y.copy();
         all.insert(all.end(), fused.dx.begin(), fused.dx.end());
+        all.insert(all.end(), fused.dbias.begin(), fused.dbias.end());
         return all;
       };
       std::vector<float> first;

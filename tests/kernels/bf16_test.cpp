@@ -71,29 +71,35 @@ TEST_CASE("activations of bf16 are rounded once", "[bf16][device]") {
   const auto derivative = [](double x) {
     return (1 + std::erf(x * M_SQRT1_2)) / 2 + x * std::exp(-x * x / 2) / std::sqrt(2 * M_PI);
   };
-  for (int64_t count : {0, 1, 3, 64, 1001}) {
-    same_twice([&](Device& device) {
-      const int64_t odd = count % 2;
+  for (const auto [rows, columns] : kExtents) {
+    same_twice([&, rows = rows, columns = columns](Device& device) {
+      const int64_t count = rows * columns, odd = rows % 2;
       Guarded<Bf16> x(count, odd), dy(count, 2 * odd), y(count, 3 * odd), dx(count);
+      Guarded<float> dbias(columns, odd);
       fill_random(x, 1, -4, 4);
       fill_random(dy, 2);
-      fill_random(dx, 3);
+      fill_random(dbias, 3);
       const Numbers xs = numbers(x), gradients = numbers(dy);
-      Numbers value, sum = numbers(dx);
+      Numbers value, gradient, dbias_sum = numbers(dbias);
       for (size_t i = 0; i < xs.size(); ++i) {
         value.push_back(gelu(xs[i]));
-        sum[i] += gradients[i] * derivative(xs[i]);
+        gradient.push_back(gradients[i] * derivative(xs[i]));
+        dbias_sum[i % static_cast<size_t>(columns)] += gradient[i];
       }
       run_from_host(device,
                     ActivationForward<Bf16>{.activation = Activation::kGeluErf, .x = x.vector(), .y = y.vector()});
-      run_from_host(device,
-                    ActivationBackward<Bf16>{
-                        .activation = Activation::kGeluErf, .dy = dy.vector(), .x = x.vector(), .dx = dx.vector()});
+      run_from_host(device, ActivationBackward<Bf16>{.activation = Activation::kGeluErf,
+                                                     .dy = dy.matrix(rows, columns),
+                                                     .x = x.matrix(rows, columns),
+                                                     .dx = dx.matrix(rows, columns),
+                                                     .dbias = dbias.vector()});
       REQUIRE(worst_rounding(numbers(y), value) <= 1);
-      REQUIRE(worst_rounding(numbers(dx), sum) <= 1);
+      REQUIRE(worst_rounding(numbers(dx), gradient) <= 1);
+      REQUIRE(worst_error(numbers(dbias), dbias_sum) <= 1e-6);
       for (const Guarded<Bf16>* buffer : {&x, &dy, &y, &dx}) REQUIRE(buffer->intact());
+      REQUIRE(dbias.intact());
       Numbers all = numbers(y);
-      append(all, numbers(dx));
+      for (const Numbers& more : {numbers(dx), numbers(dbias)}) append(all, more);
       return all;
     });
   }
@@ -214,72 +220,119 @@ TEST_CASE("embedding rows become bf16 with one rounding, their gradients floats 
   }
 }
 
-TEST_CASE("layer norm of bf16 is computed in fp32 and rounded once", "[bf16][device]") {
+namespace {
+
+// One launch of layer norm forward and backward; `sums`: of a residual and what dropout leaves of a product, in whose
+// memory the sum is put, with another gradient of the sum.
+Numbers test_norm(Device& device, int64_t rows, int64_t columns, bool sums) {
+  constexpr DropoutKey kKey{0xFEDCBA9876543210, 41, 9};
+  const int64_t count = rows * columns, odd = rows % 2;
+  const float probability = sums ? 0.3f : 0;
+  const uint32_t threshold = dropout_threshold(probability);
+  Guarded<Bf16> x(count, odd), residual(count, 3 * odd), dy(count, 2 * odd), dsum(count, odd);
+  Guarded<Bf16> sum(count, odd), y(count, odd), dx(count, 3 * odd), dresidual(count, odd);
+  Guarded<float> gamma(columns, 3 * odd), beta(columns), mean(rows), inverse_std(rows, odd);
+  Guarded<float> dbias(columns, 5 * odd), dgamma(columns, odd), dbeta(columns, 2 * odd);
+  Guarded<uint32_t> row_ids(rows);
+  uint64_t seed = 1;
+  for (Guarded<Bf16>* buffer : {&x, &residual, &dy, &dsum, &dx, &dresidual}) fill_random(*buffer, seed++);
+  fill_random(gamma, seed++, 0.5f, 1.5f);
+  for (Guarded<float>* buffer : {&beta, &dbias, &dgamma, &dbeta}) fill_random(*buffer, seed++);
+  for (int64_t row = 0; row < rows; ++row) row_ids[row] = static_cast<uint32_t>(random_int(6, row, 1 << 30));
+  Numbers total, value, dx_sum = numbers(dx), dresidual_sum = numbers(dresidual), dbias_sum = numbers(dbias);
+  if (sums) {
+    std::copy(x.begin(), x.end(), sum.begin());
+    std::copy(dy.begin(), dy.end(), dx.begin());
+    std::fill(dx_sum.begin(), dx_sum.end(), 0.0);
+  }
+  Numbers dgamma_sum = numbers(dgamma), dbeta_sum = numbers(dbeta);
+  const Matrix<Bf16> none = Matrix<Bf16>::none();
+  run_from_host(device, LayerNormForward<Bf16>{.x = (sums ? sum : x).matrix(rows, columns),
+                                               .residual = sums ? residual.matrix(rows, columns) : none,
+                                               .row_ids = row_ids.vector(),
+                                               .probability = probability,
+                                               .key = kKey,
+                                               .gamma = gamma.vector(),
+                                               .beta = beta.vector(),
+                                               .epsilon = 1e-5f,
+                                               .sum = sums ? sum.matrix(rows, columns) : none,
+                                               .y = y.matrix(rows, columns),
+                                               .mean = mean.vector(),
+                                               .inverse_std = inverse_std.vector()});
+  Guarded<Bf16>& stored = sums ? sum : x;
+  double scale = 1;  // the greatest inverse_std: rows of one or two columns may have large ones
+  for (int64_t r = 0; r < rows; ++r) {
+    const auto at = [&](Guarded<Bf16>& buffer, int64_t c) { return double{to_float(buffer[r * columns + c])}; };
+    const auto factor = [&](int64_t c) {
+      return dropout_keeps(kKey, row_ids[r], static_cast<uint32_t>(c), threshold) ? 65536.0 / (65536 - threshold) : 0;
+    };
+    double row_sum = 0, squares = 0, g_sum = 0, gn_sum = 0;
+    for (int64_t c = 0; c < columns; ++c) {
+      total.push_back(sums ? at(residual, c) + factor(c) * at(x, c) : at(x, c));
+      row_sum += at(stored, c);
+    }
+    const double centre = row_sum / double(columns);
+    for (int64_t c = 0; c < columns; ++c) squares += (at(stored, c) - centre) * (at(stored, c) - centre);
+    const double inverse = 1 / std::sqrt(squares / double(columns) + 1e-5f);
+    scale = std::max(scale, inverse);
+    for (int64_t c = 0; c < columns; ++c) {
+      const double n = (at(stored, c) - centre) * inverse;
+      value.push_back(n * gamma[c] + beta[c]);
+      g_sum += at(dy, c) * gamma[c];
+      gn_sum += at(dy, c) * gamma[c] * n;
+      dgamma_sum[c] += at(dy, c) * n;
+      dbeta_sum[c] += at(dy, c);
+    }
+    for (int64_t c = 0; c < columns; ++c) {
+      const double n = (at(stored, c) - centre) * inverse;
+      const double gradient = (sums ? at(dsum, c) : 0) +
+                              inverse * (at(dy, c) * gamma[c] - g_sum / double(columns) - n * gn_sum / double(columns));
+      dx_sum[r * columns + c] += factor(c) * gradient;
+      dresidual_sum[r * columns + c] += sums ? gradient : 0;
+      dbias_sum[c] += sums ? factor(c) * gradient : 0;
+    }
+  }
+  run_from_host(device, LayerNormBackward<Bf16>{.dy = (sums ? dx : dy).matrix(rows, columns),
+                                                .dsum = sums ? dsum.matrix(rows, columns) : none,
+                                                .sum = stored.matrix(rows, columns),
+                                                .gamma = gamma.vector(),
+                                                .mean = mean.vector(),
+                                                .inverse_std = inverse_std.vector(),
+                                                .row_ids = row_ids.vector(),
+                                                .probability = probability,
+                                                .key = kKey,
+                                                .dx = dx.matrix(rows, columns),
+                                                .dresidual = sums ? dresidual.matrix(rows, columns) : none,
+                                                .dbias = sums ? dbias.vector() : Vector<float>::none(),
+                                                .dgamma = dgamma.vector(),
+                                                .dbeta = dbeta.vector()});
+  CAPTURE(rows, columns, sums);
+  REQUIRE(worst_rounding(numbers(stored), total) <= 1);
+  REQUIRE(worst_rounding(numbers(y), value, 2) <= 1);
+  REQUIRE(worst_rounding(numbers(dx), dx_sum, 2 * scale) <= 1);
+  REQUIRE(worst_rounding(numbers(dresidual), dresidual_sum, 2 * scale) <= 1);
+  REQUIRE(worst_error(numbers(dbias), dbias_sum) <= 5e-6 * scale);
+  REQUIRE(worst_error(numbers(dgamma), dgamma_sum) <= 5e-6);
+  REQUIRE(worst_error(numbers(dbeta), dbeta_sum) <= 5e-6);
+  for (const Guarded<Bf16>* buffer : {&x, &residual, &dy, &dsum, &sum, &y, &dx, &dresidual}) REQUIRE(buffer->intact());
+  for (const Guarded<float>* buffer : {&gamma, &beta, &mean, &inverse_std, &dbias, &dgamma, &dbeta})
+    REQUIRE(buffer->intact());
+  Numbers all = numbers(y);
+  for (const Numbers& more :
+       {numbers(sum), numbers(dx), numbers(dresidual), numbers(dbias), numbers(dgamma), numbers(dbeta)}) {
+    append(all, more);
+  }
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("layer norm of bf16 is computed in fp32 from the stored sum and rounded once", "[bf16][device]") {
   for (const auto [rows, columns] : {Extents{3, 1}, {20, 31}, {5, 36}, {33, 64}, {2, 1100}}) {
-    same_twice([&, rows = rows, columns = columns](Device& device) {
-      const int64_t count = rows * columns, odd = rows % 2;
-      Guarded<Bf16> x(count, odd), dy(count, 2 * odd), y(count, odd), dx(count, 3 * odd);
-      Guarded<float> gamma(columns, 3 * odd), beta(columns), mean(rows), inverse_std(rows, odd);
-      Guarded<float> dgamma(columns, odd), dbeta(columns, 2 * odd);
-      fill_random(x, 1);
-      fill_random(dy, 2);
-      fill_random(dx, 3);
-      fill_random(gamma, 4, 0.5f, 1.5f);
-      fill_random(beta, 5);
-      fill_random(dgamma, 6);
-      fill_random(dbeta, 7);
-      Numbers value, dx_sum = numbers(dx), dgamma_sum = numbers(dgamma), dbeta_sum = numbers(dbeta);
-      double scale = 1;  // the greatest inverse_std: rows of one or two columns may have large ones
-      for (int64_t r = 0; r < rows; ++r) {
-        const auto at = [&](Guarded<Bf16>& buffer, int64_t c) { return double{to_float(buffer[r * columns + c])}; };
-        double sum = 0, squares = 0, g_sum = 0, gn_sum = 0;
-        for (int64_t c = 0; c < columns; ++c) sum += at(x, c);
-        const double centre = sum / double(columns);
-        for (int64_t c = 0; c < columns; ++c) squares += (at(x, c) - centre) * (at(x, c) - centre);
-        const double inverse = 1 / std::sqrt(squares / double(columns) + 1e-5f);
-        scale = std::max(scale, inverse);
-        for (int64_t c = 0; c < columns; ++c) {
-          const double n = (at(x, c) - centre) * inverse;
-          value.push_back(n * gamma[c] + beta[c]);
-          g_sum += at(dy, c) * gamma[c];
-          gn_sum += at(dy, c) * gamma[c] * n;
-          dgamma_sum[c] += at(dy, c) * n;
-          dbeta_sum[c] += at(dy, c);
-        }
-        for (int64_t c = 0; c < columns; ++c) {
-          const double n = (at(x, c) - centre) * inverse;
-          dx_sum[r * columns + c] +=
-              inverse * (at(dy, c) * gamma[c] - g_sum / double(columns) - n * gn_sum / double(columns));
-        }
-      }
-      run_from_host(device, LayerNormForward<Bf16>{.x = x.matrix(rows, columns),
-                                                   .gamma = gamma.vector(),
-                                                   .beta = beta.vector(),
-                                                   .epsilon = 1e-5f,
-                                                   .y = y.matrix(rows, columns),
-                                                   .mean = mean.vector(),
-                                                   .inverse_std = inverse_std.vector()});
-      run_from_host(device, LayerNormBackward<Bf16>{.dy = dy.matrix(rows, columns),
-                                                    .x = x.matrix(rows, columns),
-                                                    .gamma = gamma.vector(),
-                                                    .mean = mean.vector(),
-                                                    .inverse_std = inverse_std.vector(),
-                                                    .dx = dx.matrix(rows, columns),
-                                                    .dgamma = dgamma.vector(),
-                                                    .dbeta = dbeta.vector()});
-      CAPTURE(rows, columns);
-      REQUIRE(worst_rounding(numbers(y), value, 2) <= 1);
-      REQUIRE(worst_rounding(numbers(dx), dx_sum, 2 * scale) <= 1);
-      REQUIRE(worst_error(numbers(dgamma), dgamma_sum) <= 5e-6);
-      REQUIRE(worst_error(numbers(dbeta), dbeta_sum) <= 5e-6);
-      for (const Guarded<Bf16>* buffer : {&x, &dy, &y, &dx}) REQUIRE(buffer->intact());
-      for (const Guarded<float>* buffer : {&gamma, &beta, &mean, &inverse_std, &dgamma, &dbeta}) {
-        REQUIRE(buffer->intact());
-      }
-      Numbers all = numbers(y);
-      for (const Numbers& more : {numbers(dx), numbers(dgamma), numbers(dbeta)}) append(all, more);
-      return all;
-    });
+    for (bool sums : {false, true}) {
+      same_twice(
+          [&, rows = rows, columns = columns](Device& device) { return test_norm(device, rows, columns, sums); });
+    }
   }
 }
 

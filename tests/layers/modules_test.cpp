@@ -1,5 +1,6 @@
 #include "layers/modules.h"
 
+#include <utility>
 #include <vector>
 
 #include "tests/support/catch.h"
@@ -36,12 +37,15 @@ TEST_CASE("a block gives selected rows the bits they have in the whole", "[modul
                           .row_ids = Vector<const uint32_t>(row_ids.data(), 13)};
     const SelectedRows selected{.indices = Vector<const int64_t>(indices.data(), 4),
                                 .row_ids = Vector<const uint32_t>(selected_ids.data(), 4)};
-    const Tensor whole = block(tape, x, rows);
-    const Tensor part = block(again, x, rows, &selected);
-    REQUIRE(part.rows() == 4);
-    for (int64_t index = 0; index < 4; ++index) {
-      const float* expected = whole.matrix().row(indices[static_cast<size_t>(index)]);
-      REQUIRE(std::memcmp(part.matrix().row(index), expected, 16 * sizeof(float)) == 0);
+    const SublayerInput input{.x = x, .residual = x};
+    const SublayerInput whole = block(tape, input, rows, block.first_norm());
+    const SublayerInput part = block(again, input, rows, block.first_norm(), &selected);
+    for (const auto& [all, some] : {std::pair{whole.x, part.x}, {whole.residual, part.residual}}) {
+      REQUIRE(some.rows() == 4);
+      for (int64_t index = 0; index < 4; ++index) {
+        const float* expected = all.matrix().row(indices[static_cast<size_t>(index)]);
+        REQUIRE(std::memcmp(some.matrix().row(index), expected, 16 * sizeof(float)) == 0);
+      }
     }
   }
 }

@@ -1,5 +1,6 @@
 #include "layers/ops.h"
 
+#include <optional>
 #include <vector>
 
 #include "tests/support/catch.h"
@@ -24,34 +25,58 @@ TEST_CASE("gradients of the ops agree with central differences", "[ops][device]"
     }
   }
   SECTION("linear") {
-    test::gradcheck({{7, 5}, {3, 5}, {3, 0}},
-                    [&](Tape& tape, auto& in) { return ops::linear(tape, in[0], in[1], in[2]); });
+    test::gradcheck({{7, 5}, {3, 5}, {3, 0}}, [&](Tape& tape, auto& in) {
+      return ops::linear(tape, in[0], {in[1], in[2]});
+    });
   }
   SECTION("layer_norm") {
-    test::gradcheck({{4, 9}, {9, 0}, {9, 0}},
-                    [&](Tape& tape, auto& in) { return ops::layer_norm(tape, in[0], in[1], in[2], 1e-5f); });
+    test::gradcheck({{4, 9}, {9, 0}, {9, 0}}, [&](Tape& tape, auto& in) {
+      return ops::layer_norm(tape, in[0], {in[1], in[2], 1e-5f});
+    });
   }
-  SECTION("activation") {
-    // ReLU's kink would spoil a difference quotient: its values stay away from 0.
-    for (Activation kind : {Activation::kGeluErf, Activation::kGeluTanh}) {
-      test::gradcheck(
-          {{3, 7}}, [&](Tape& tape, auto& in) { return ops::activation(tape, in[0], kind); }, -3, 3);
+  SECTION("dropout_add_norm: the norm alone, the sum alone, and both, with and without a residual") {
+    const auto op = [&](Tape& tape, const Tensor& x, std::optional<Tensor> residual, const Tensor& gamma,
+                        const Tensor& beta) {
+      return ops::dropout_add_norm(tape, x, {residual, tape.on_device(row_ids), 0.4f}, {gamma, beta, 1e-5f});
+    };
+    const std::vector<test::OpInput> inputs = {{7, 10}, {7, 10}, {10, 0}, {10, 0}};
+    test::gradcheck(inputs, [&](Tape& tape, auto& in) { return op(tape, in[0], in[1], in[2], in[3]).norm; });
+    test::gradcheck(inputs, [&](Tape& tape, auto& in) { return op(tape, in[0], in[1], in[2], in[3]).sum; });
+    test::gradcheck({{7, 10}, {10, 0}, {10, 0}}, [&](Tape& tape, auto& in) {
+      const auto [sum, norm] = op(tape, in[0], std::nullopt, in[1], in[2]);
+      return ops::add(tape, norm, sum);
+    });
+  }
+  SECTION("linear_dropout_add_norm, with and without a gradient of the sum") {
+    for (bool both : {false, true}) {
+      test::gradcheck({{7, 3}, {10, 3}, {10, 0}, {7, 10}, {10, 0}, {10, 0}}, [&](Tape& tape, auto& in) {
+        const auto [sum, norm] = ops::linear_dropout_add_norm(
+            tape, in[0], {in[1], in[2]}, {in[3], tape.on_device(row_ids), 0.4f}, {in[4], in[5], 1e-5f});
+        return both ? ops::add(tape, sum, norm) : norm;
+      });
     }
+  }
+  SECTION("linear_activation") {
+    for (Activation kind : {Activation::kGeluErf, Activation::kGeluTanh}) {
+      test::gradcheck({{7, 5}, {3, 5}, {3, 0}}, [&](Tape& tape, auto& in) {
+        return ops::linear_activation(tape, in[0], {in[1], in[2]}, kind);
+      });
+    }
+    // ReLU's kink would spoil a difference quotient: products of positive numbers stay away from it.
     test::gradcheck(
-        {{3, 7}}, [&](Tape& tape, auto& in) { return ops::activation(tape, in[0], Activation::kRelu); }, 0.1f, 1);
-    test::gradcheck(
-        {{3, 7}}, [&](Tape& tape, auto& in) { return ops::activation(tape, in[0], Activation::kRelu); }, -1, -0.1f);
+        {{7, 5}, {3, 5}, {3, 0}},
+        [&](Tape& tape, auto& in) {
+          return ops::linear_activation(tape, in[0], {in[1], in[2]}, Activation::kRelu);
+        },
+        0.1f, 1);
   }
   SECTION("add, also of a tensor to itself") {
     test::gradcheck({{3, 4}, {3, 4}}, [&](Tape& tape, auto& in) { return ops::add(tape, in[0], in[1]); });
     test::gradcheck({{3, 4}}, [&](Tape& tape, auto& in) { return ops::add(tape, in[0], in[0]); });
   }
-  SECTION("dropout and dropout_add") {
+  SECTION("dropout") {
     test::gradcheck({{7, 10}},
                     [&](Tape& tape, auto& in) { return ops::dropout(tape, in[0], tape.on_device(row_ids), 0.4f); });
-    test::gradcheck({{7, 10}, {7, 10}}, [&](Tape& tape, auto& in) {
-      return ops::dropout_add(tape, in[0], in[1], tape.on_device(row_ids), 0.4f);
-    });
   }
   SECTION("self_attention, with and without dropout, both directions") {
     const std::vector<int64_t> offsets = {0, 3, 3, 7};
@@ -78,8 +103,8 @@ TEST_CASE("gradients of the ops agree with central differences", "[ops][device]"
 
 TEST_CASE("the gradient of a chain in which a tensor is used twice adds up", "[ops][device]") {
   test::gradcheck({{5, 6}, {6, 6}, {6, 0}}, [&](Tape& tape, auto& in) {
-    const Tensor x = ops::activation(tape, in[0], Activation::kGeluErf);
-    return ops::add(tape, ops::linear(tape, x, in[1], in[2]), x);
+    const Tensor x = ops::linear_activation(tape, in[0], {in[1], in[2]}, Activation::kGeluErf);
+    return ops::add(tape, ops::linear(tape, x, {in[1], in[2]}), x);
   });
 }
 
@@ -117,12 +142,23 @@ TEST_CASE("ops refuse shapes that do not fit and name them", "[ops]") {
   store.add("x", 7, 5, {});
   store.add("weight", 3, 4, {});
   store.add("bias", 3, 0, {});
+  store.add("gamma", 5, 0, {});
   Device device;
   store.allocate(device, 1);
   Arena arena;
   Tape tape(device, arena, Mode::kInference);
-  REQUIRE_THROWS_WITH(ops::linear(tape, store.tensor(0), store.tensor(1), store.tensor(2)),
+  REQUIRE_THROWS_WITH(ops::linear(tape, store.tensor(0), {store.tensor(1), store.tensor(2)}),
                       "linear: x is (7, 5), the weight is (3, 4)");
+  const ops::NormParameters norm{store.tensor(2), store.tensor(2), 1e-5f};
+  const auto add_norm = [&](std::optional<Tensor> residual, float dropout) {
+    return ops::dropout_add_norm(tape, store.tensor(0), {residual, Vector<const uint32_t>::none(), dropout}, norm);
+  };
+  REQUIRE_THROWS_WITH(add_norm(std::nullopt, 0), "layer_norm: x is (7, 5), gamma (3), beta (3)");
+  REQUIRE_THROWS_WITH(add_norm(store.tensor(0), 0), "dropout_add_norm: x is (7, 5), gamma (3), beta (3)");
+  const ops::NormParameters fitting{store.tensor(3), store.tensor(3), 1e-5f};
+  REQUIRE_THROWS_WITH(
+      ops::dropout_add_norm(tape, store.tensor(0), {store.tensor(1), Vector<const uint32_t>::none(), 0}, fitting),
+      "dropout_add_norm: x is (7, 5), the residual is (3, 4)");
 }
 
 }  // namespace itemloom

@@ -41,7 +41,7 @@ constexpr size_t field_count() {
 template <class Struct, class Visit>
 void for_each_field(Struct& object, Visit visit) {
   constexpr size_t kFields = field_count<Struct>();
-  static_assert(kFields >= 2 && kFields <= 13, "add a line here for argument structs of this many fields");
+  static_assert(kFields >= 2 && kFields <= 14, "add a line here for argument structs of this many fields");
   auto each = [&](auto&... fields) { (visit(fields), ...); };
   if constexpr (kFields == 2) {
     auto& [a, b] = object;
@@ -76,9 +76,12 @@ void for_each_field(Struct& object, Visit visit) {
   } else if constexpr (kFields == 12) {
     auto& [a, b, c, d, e, f, g, h, i, j, k, l] = object;
     each(a, b, c, d, e, f, g, h, i, j, k, l);
-  } else {
+  } else if constexpr (kFields == 13) {
     auto& [a, b, c, d, e, f, g, h, i, j, k, l, m] = object;
     each(a, b, c, d, e, f, g, h, i, j, k, l, m);
+  } else {
+    auto& [a, b, c, d, e, f, g, h, i, j, k, l, m, n] = object;
+    each(a, b, c, d, e, f, g, h, i, j, k, l, m, n);
   }
 }
 
