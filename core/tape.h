@@ -58,9 +58,12 @@ class Tape {
     return copy;
   }
 
+  // Dropout masks are to be those of the step that stands in this memory of the device when they are drawn.
+  void take_step_from(const uint32_t* step) { step_at_ = step; }
+
   // Names for `count` dropout masks (one a head for attention), in forward order.
   DropoutKey next_dropout(uint32_t count = 1) {
-    const DropoutKey key{seed_, step_, stream_};
+    const DropoutKey key{seed_, step_, stream_, step_at_};
     stream_ += count;
     return key;
   }
@@ -142,6 +145,7 @@ class Tape {
   Mode mode_;
   uint64_t seed_;
   uint32_t step_;
+  const uint32_t* step_at_ = nullptr;
   const uint64_t number_;  // tells this tape from all others
   uint32_t stream_ = 0;
   Entry* last_ = nullptr;

@@ -21,6 +21,8 @@ void validate_ranks(const TrainingConfig& training) {
 void validate_device(const Config& config) {
   CHECK(config.device == "cuda" || config.training.precision == "fp32", "training.precision is ",
         config.training.precision, ", but device cpu computes in fp32 only; set it to fp32, or device to cuda");
+  CHECK(config.device == "cuda" || !config.training.cuda_graphs,
+        "training.cuda_graphs is true, but device cpu has no graphs; set it to false, or device to cuda");
   const int64_t head = config.model.hidden_size / config.model.heads;
   CHECK(config.device == "cpu" || head <= kLargestCudaHead, "model.hidden_size ", config.model.hidden_size,
         " and model.heads ", config.model.heads, " make heads of ", head, "; device cuda takes heads of up to ",

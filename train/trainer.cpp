@@ -45,6 +45,11 @@ MaskedBatch model_input(Tape& tape, const PackedBatch& batch) {
                      .masked_row_ids = tape.on_device(batch.masked_row_ids)};
 }
 
+void put_step_on_device(Tape& tape, int64_t step) {
+  const std::vector<uint32_t> number = {static_cast<uint32_t>(step)};
+  tape.take_step_from(tape.on_device(number).data());
+}
+
 ShardPlan shard_plan(const TrainingConfig& config, const Communicator& communicator) {
   const int ranks = communicator.size();
   if (!config.bitwise_across_ranks) return {ranks, communicator.rank(), 1};
@@ -70,6 +75,10 @@ TrainingStep::TrainingStep(Device& device, Communicator& communicator, ModelInst
                           : Optimizer(config.optimizer, instance.parameters(), device)),
       arena_(device.kind()),
       told_{Told(device), Told(device)} {
+  if (config.training.cuda_graphs) {
+    CHECK(device.cuda(), "training.cuda_graphs is for a GPU");
+    graphs_.emplace(device, sync_);
+  }
   losses_ = device.allocate(plan_.shards * static_cast<int64_t>(sizeof(double)));
   for (int level = 0; level < plan_.waiting_gradients(); ++level) {
     partials_.push_back(device.allocate(instance.parameters().size() * static_cast<int64_t>(sizeof(float))));
@@ -84,25 +93,40 @@ void TrainingStep::compute_shard(const StepBatch& batch, size_t shard, int64_t s
   const bool last_shard = shard + 1 == batch.shard_ends.size();
   const size_t begin = shard == 0 ? 0 : batch.shard_ends[shard - 1], end = batch.shard_ends[shard];
   for (size_t index = begin; index < end; ++index) {
-    const PackedBatch& piece = batch.pieces[index];
-    arena_.reset();
-    Tape tape(device_, arena_, Mode::kTraining, static_cast<uint64_t>(config_.training.seed),
-              static_cast<uint32_t>(step));
+    // Where shards are folded, the gradient is whole only after that.
+    const bool reports = last_shard && index + 1 == end && partials_.empty();
+    compute_piece(batch.pieces[index], step, losses().slice(plan_.first_shard + static_cast<int64_t>(shard), 1),
+                  reports);
+  }
+}
+
+void TrainingStep::compute_piece(const PackedBatch& piece, int64_t step, Vector<double> loss_sum, bool reports) {
+  arena_.reset();
+  Tape tape(device_, arena_, Mode::kTraining, static_cast<uint64_t>(config_.training.seed),
+            static_cast<uint32_t>(step));
+  const MaskedBatch input = model_input(tape, piece);
+  const Vector<const int32_t> targets = tape.on_device(piece.targets);
+  const auto tell = [&](FunctionRef<void(int)> ready) {
     {
       const ProfileRange range("forward");
-      const MaskedBatch input = model_input(tape, piece);
-      const Vector<double> loss = instance_.model().loss(tape, input, tape.on_device(piece.targets));
-      itemloom::run(device_,
-                    AddLoss{.loss = loss, .sum = losses().slice(plan_.first_shard + static_cast<int64_t>(shard), 1)});
+      const Vector<double> loss = instance_.model().loss(tape, input, targets);
+      itemloom::run(device_, AddLoss{.loss = loss, .sum = loss_sum});
     }
     const ProfileRange range("backward");
-    // Where shards are folded, the gradient is whole only after that.
-    if (last_shard && index + 1 == end && partials_.empty()) {
-      tape.backward([this](int parameter) { sync_.parameter_ready(parameter); });
+    if (reports) {
+      tape.backward(ready);
     } else {
       tape.backward();
     }
-  }
+  };
+  if (!graphs_) return tell([this](int parameter) { sync_.parameter_ready(parameter); });
+  put_step_on_device(tape, step);
+  // A rank alone has nobody to report to.
+  graphs_->run({.rows = piece.rows(),
+                .masked = piece.masked(),
+                .sequences = piece.sequences(),
+                .reports = reports && communicator_.size() > 1},
+               tell);
 }
 
 // Adds the shard just computed to what came before it, as a binary counter adds one: the sum of all is the tree sum.

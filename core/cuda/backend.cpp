@@ -94,6 +94,37 @@ double seconds_between(CUevent_st* begin, CUevent_st* end) {
   return 1e-3 * milliseconds;
 }
 
+// Of this thread alone: others, which exchange gradients or write checkpoints, go on as they like.
+void begin_graph(CudaContext& context) {
+  cuda_check(cudaStreamBeginCapture(context.stream(), cudaStreamCaptureModeThreadLocal), "beginning to record a graph");
+}
+
+CUgraphExec_st* end_graph(CudaContext& context) {
+  cudaGraph_t recorded = nullptr;
+  cuda_check(cudaStreamEndCapture(context.stream(), &recorded), "recording a graph");
+  cudaGraphExec_t graph = nullptr;
+  const cudaError_t status = cudaGraphInstantiate(&graph, recorded, 0);
+  cudaGraphDestroy(recorded);
+  cuda_check(status, "making a graph");
+  return graph;
+}
+
+void launch_graph(CudaContext& context, CUgraphExec_st* graph) {
+  cuda_check(cudaGraphLaunch(graph, context.stream()), "launching a graph");
+}
+
+void delete_graph(CUgraphExec_st* graph) {
+  cudaGraphExecDestroy(graph);
+}
+
+const std::byte* working_memory(const CudaContext& context) {
+  return context.scratch_memory();
+}
+
+bool waits_for_kernels(const CudaContext& context) {
+  return context.is_synchronous();
+}
+
 std::string gpu_id(const CudaContext& context) {
   std::string text;
   for (const char byte : properties_of(context.ordinal()).uuid.bytes) {

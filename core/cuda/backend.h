@@ -9,8 +9,9 @@
 
 #include "core/view.h"
 
-// What cudaEvent_t points to.
+// What cudaEvent_t and cudaGraphExec_t point to.
 struct CUevent_st;
+struct CUgraphExec_st;
 
 namespace itemloom {
 
@@ -49,6 +50,19 @@ void set_event(CudaContext& context, CUevent_st* event);
 void wait_for_event(CudaContext& context, CUevent_st* event);
 // Between two events that the stream has come to.
 double seconds_between(CUevent_st* begin, CUevent_st* end);
+
+// What the stream is told between these two, by the calling thread, is recorded instead of done. Nothing of it may take
+// memory or wait.
+void begin_graph(CudaContext& context);
+CUgraphExec_st* end_graph(CudaContext& context);
+// In the stream's order.
+void launch_graph(CudaContext& context, CUgraphExec_st* graph);
+// Launches that are still to run are done nevertheless.
+void delete_graph(CUgraphExec_st* graph);
+// Where the working memory is that kernels have been told until now; it moves when it grows.
+const std::byte* working_memory(const CudaContext& context);
+// Whether ITEMLOOM_CUDA_SYNC=1 is in force.
+bool waits_for_kernels(const CudaContext& context);
 
 // A collective, in the stream's order: sums in place of doubles in the GPUs' memory (core/communicator.h).
 void all_reduce_sum(CudaContext& context, Communicator& communicator, Vector<double> values);

@@ -49,6 +49,8 @@ class CudaContext {
   T* scratch(int64_t count) {
     return reinterpret_cast<T*>(scratch_bytes(count * static_cast<int64_t>(sizeof(T))));
   }
+  // Where it is now.
+  const std::byte* scratch_memory() const { return scratch_; }
   // Working memory of cuBLAS, of a fixed size: it is part of what its choice of an algorithm depends on.
   std::byte* blas_workspace() const { return blas_workspace_; }
   // Empty until the first product.
@@ -66,6 +68,7 @@ class CudaContext {
 
   // After every launch. ITEMLOOM_CUDA_SYNC=1 waits for each kernel, so that an error names the kernel it is of.
   void after_launch(const char* kernel);
+  bool is_synchronous() const { return synchronous_; }
 
  private:
   std::byte* scratch_bytes(int64_t bytes);

@@ -16,7 +16,7 @@ struct Mask {
   uint32_t threshold;
 
   __device__ PhiloxBlock draw(int64_t row, int64_t chunk) const {
-    return philox({static_cast<uint32_t>(chunk), key.stream, row_ids[row], key.step}, static_cast<uint32_t>(key.seed),
+    return philox({static_cast<uint32_t>(chunk), key.stream, row_ids[row], key.step()}, static_cast<uint32_t>(key.seed),
                   static_cast<uint32_t>(key.seed >> 32));
   }
 };
