@@ -26,6 +26,9 @@ std::byte* allocate_pinned(int64_t) {
 void copy(CudaContext&, const void*, void*, int64_t, Direction) {
   refuse();
 }
+void gather_from_host(CudaContext&, std::span<const HostPiece>, std::byte*) {
+  refuse();
+}
 void zero(CudaContext&, void*, int64_t) {
   refuse();
 }

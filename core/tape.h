@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <new>
+#include <tuple>
 #include <type_traits>
 #include <vector>
 
@@ -56,6 +57,23 @@ class Tape {
     const Vector<T> copy = keep<T>(count);
     device_.copy_from_host(host.data(), copy.data(), count);
     return copy;
+  }
+
+  // The same of several, as one copy.
+  template <class... T>
+  std::tuple<Vector<const T>...> all_on_device(const std::vector<T>&... host) {
+    if (device_.kind() == DeviceKind::kCpu) return {on_device(host)...};
+    const cuda_backend::HostPiece pieces[] = {{host.data(), static_cast<int64_t>(host.size() * sizeof(T))}...};
+    int64_t bytes = 0;
+    for (const auto& piece : pieces) bytes += round_up(piece.bytes, kAlignment);
+    std::byte* place = arena_.take<std::byte>(bytes);
+    device_.gather_from_host(pieces, place);
+    const auto next = [&place]<class Each>(const std::vector<Each>& each) {
+      const Vector<const Each> copy(reinterpret_cast<const Each*>(place), static_cast<int64_t>(each.size()));
+      place += round_up(static_cast<int64_t>(each.size() * sizeof(Each)), kAlignment);
+      return copy;
+    };
+    return std::tuple<Vector<const T>...>{next(host)...};
   }
 
   // Dropout masks are to be those of the step that stands in this memory of the device when they are drawn.

@@ -37,12 +37,14 @@ MaskedBatch model_input(Tape& tape, const PackedBatch& batch) {
   // Here, because no op can read them where they go.
   CHECK(!batch.sequence_offsets.empty() && batch.sequence_offsets.back() == batch.rows(),
         "the sequences of a batch do not end with its ", batch.rows(), " rows");
-  return MaskedBatch{.items = tape.on_device(batch.items),
-                     .positions = tape.on_device(batch.positions),
-                     .sequence_offsets = tape.on_device(batch.sequence_offsets),
-                     .row_ids = tape.on_device(batch.row_ids),
-                     .masked_rows = tape.on_device(batch.masked_rows),
-                     .masked_row_ids = tape.on_device(batch.masked_row_ids)};
+  const auto [items, positions, sequence_offsets, row_ids, masked_rows, masked_row_ids] = tape.all_on_device(
+      batch.items, batch.positions, batch.sequence_offsets, batch.row_ids, batch.masked_rows, batch.masked_row_ids);
+  return MaskedBatch{.items = items,
+                     .positions = positions,
+                     .sequence_offsets = sequence_offsets,
+                     .row_ids = row_ids,
+                     .masked_rows = masked_rows,
+                     .masked_row_ids = masked_row_ids};
 }
 
 void put_step_on_device(Tape& tape, int64_t step) {

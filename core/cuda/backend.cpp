@@ -62,6 +62,10 @@ void copy(CudaContext& context, const void* from, void* to, int64_t bytes, Direc
   if (direction == Direction::kToHost) synchronize(context);
 }
 
+void gather_from_host(CudaContext& context, std::span<const HostPiece> pieces, std::byte* to) {
+  context.staging().gather(pieces, to);
+}
+
 void zero(CudaContext& context, void* data, int64_t bytes) {
   cuda_check(cudaMemsetAsync(data, 0, static_cast<size_t>(bytes), context.stream()), "zeroing memory");
 }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "core/view.h"
@@ -39,6 +40,12 @@ enum class Direction { kFromHost, kToHost, kToPinned, kWithin };
 // In the stream's order. What comes from the host may be changed when this returns (core/cuda/staging.h); what goes to
 // the host is there by then, but in pinned memory only when the stream has come so far.
 void copy(CudaContext& context, const void* from, void* to, int64_t bytes, Direction direction);
+// Pieces of the host to places that follow each other, each at the next multiple of kAlignment, as one copy.
+struct HostPiece {
+  const void* data;
+  int64_t bytes;
+};
+void gather_from_host(CudaContext& context, std::span<const HostPiece> pieces, std::byte* to);
 void zero(CudaContext& context, void* data, int64_t bytes);
 void synchronize(CudaContext& context);
 

@@ -35,6 +35,28 @@ void Staging::copy(const std::byte* from, std::byte* to, int64_t bytes) {
   }
 }
 
+void Staging::gather(std::span<const cuda_backend::HostPiece> pieces, std::byte* to) {
+  int64_t bytes = 0;
+  for (const auto& piece : pieces) bytes += round_up(piece.bytes, kAlignment);
+  if (bytes > kHalfBytes) {
+    for (const auto& piece : pieces) {
+      copy(static_cast<const std::byte*>(piece.data), to, piece.bytes);
+      to += round_up(piece.bytes, kAlignment);
+    }
+    return;
+  }
+  if (used_ + bytes > kHalfBytes) turn();
+  std::byte* const place = memory_ + static_cast<int64_t>(half_) * kHalfBytes + used_;
+  int64_t offset = 0;
+  for (const auto& piece : pieces) {
+    if (piece.bytes > 0) std::memcpy(place + offset, piece.data, static_cast<size_t>(piece.bytes));
+    offset += round_up(piece.bytes, kAlignment);
+  }
+  cuda_check(cudaMemcpyAsync(to, place, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, context_.stream()),
+             "copying");
+  used_ += bytes;
+}
+
 void Staging::turn() {
   cuda_check(cudaEventRecord(fetched_[half_], context_.stream()), "marking a place in a stream");
   half_ = 1 - half_;
