@@ -164,31 +164,6 @@ class DeviceMark {
   std::chrono::steady_clock::time_point time_;      // on the CPU, which is there when it is told
 };
 
-// What a GPU is told once and does many times, each time for the price of one launch. Kernels keep the arguments that
-// they were told.
-class DeviceGraph {
- public:
-  // From here on until finish() the device records what this thread tells it instead of doing it.
-  explicit DeviceGraph(Device& device);
-  ~DeviceGraph();
-  DeviceGraph(const DeviceGraph&) = delete;
-  DeviceGraph& operator=(const DeviceGraph&) = delete;
-
-  void finish();
-  void launch();
-  // Working memory that its kernels know has moved: it must not be launched any more.
-  bool is_outdated() const;
-
- private:
-  struct DeleteGraph {
-    void operator()(CUgraphExec_st* graph) const { cuda_backend::delete_graph(graph); }
-  };
-  CudaContext& context_;
-  const std::byte* working_memory_;
-  bool recording_ = true;
-  std::unique_ptr<CUgraphExec_st, DeleteGraph> graph_;
-};
-
 // Host memory that stands for a device's while numbers are read or handed around: on the CPU it is that memory itself.
 class HostImage {
  public:

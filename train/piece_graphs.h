@@ -17,7 +17,7 @@
 #include <map>
 #include <vector>
 
-#include "core/device.h"
+#include "core/device_graph.h"
 #include "core/parallel.h"
 #include "train/gradient_sync.h"
 

@@ -98,19 +98,12 @@ double seconds_between(CUevent_st* begin, CUevent_st* end) {
   return 1e-3 * milliseconds;
 }
 
-// Of this thread alone: others, which exchange gradients or write checkpoints, go on as they like.
 void begin_graph(CudaContext& context) {
-  cuda_check(cudaStreamBeginCapture(context.stream(), cudaStreamCaptureModeThreadLocal), "beginning to record a graph");
+  context.begin_graph();
 }
 
 CUgraphExec_st* end_graph(CudaContext& context) {
-  cudaGraph_t recorded = nullptr;
-  cuda_check(cudaStreamEndCapture(context.stream(), &recorded), "recording a graph");
-  cudaGraphExec_t graph = nullptr;
-  const cudaError_t status = cudaGraphInstantiate(&graph, recorded, 0);
-  cudaGraphDestroy(recorded);
-  cuda_check(status, "making a graph");
-  return graph;
+  return context.end_graph();
 }
 
 void launch_graph(CudaContext& context, CUgraphExec_st* graph) {

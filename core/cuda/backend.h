@@ -58,8 +58,7 @@ void wait_for_event(CudaContext& context, CUevent_st* event);
 // Between two events that the stream has come to.
 double seconds_between(CUevent_st* begin, CUevent_st* end);
 
-// What the stream is told between these two, by the calling thread, is recorded instead of done. Nothing of it may take
-// memory or wait.
+// As CudaContext::begin_graph and end_graph.
 void begin_graph(CudaContext& context);
 CUgraphExec_st* end_graph(CudaContext& context);
 // In the stream's order.

@@ -70,11 +70,17 @@ class CudaContext {
   void after_launch(const char* kernel);
   bool is_synchronous() const { return synchronous_; }
 
+  // What the stream is told between these two, by the calling thread, becomes a graph instead of being done.
+  void begin_graph();
+  cudaGraphExec_t end_graph();
+  // For what a graph must not hold, because it would be done once and not at every launch. `what` is an error's words.
+  void require_no_graph(const char* what) const;
+
  private:
   std::byte* scratch_bytes(int64_t bytes);
 
   int ordinal_;
-  bool synchronous_ = false;
+  bool synchronous_ = false, makes_graph_ = false;
   cudaStream_t stream_ = nullptr;
   cublasLtHandle_t blas_ = nullptr;
   std::byte* blas_workspace_ = nullptr;

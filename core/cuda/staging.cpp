@@ -21,6 +21,7 @@ Staging::~Staging() {
 }
 
 void Staging::copy(const std::byte* from, std::byte* to, int64_t bytes) {
+  context_.require_no_graph("a copy from the host");
   while (bytes > 0) {
     if (used_ == kHalfBytes) turn();
     const int64_t piece = std::min(bytes, kHalfBytes - used_);
@@ -36,6 +37,7 @@ void Staging::copy(const std::byte* from, std::byte* to, int64_t bytes) {
 }
 
 void Staging::gather(std::span<const cuda_backend::HostPiece> pieces, std::byte* to) {
+  context_.require_no_graph("a copy from the host");
   int64_t bytes = 0;
   for (const auto& piece : pieces) bytes += round_up(piece.bytes, kAlignment);
   if (bytes > kHalfBytes) {

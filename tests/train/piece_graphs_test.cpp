@@ -192,6 +192,23 @@ TEST_CASE("a graph whose working memory has moved is captured anew, and the size
   REQUIRE(test::on_host(device, sum.as<float>(16)) == std::vector<float>(16, static_cast<float>(rows)));
 }
 
+TEST_CASE("a graph refuses what would be done once and not at every launch", "[piece_graphs][device]") {
+  Device device(DeviceKind::kCuda);
+  const DeviceBlock block = device.allocate(1 << 20);
+  const float one = 1;
+  {
+    const DeviceGraph graph(device);
+    REQUIRE_THROWS_WITH(device.copy_from_host(&one, block.as<float>(1).data(), 1),
+                        "a copy from the host cannot be part of a graph");
+    const Matrix<const float> x(block.as<float>(1 << 18).data(), 1 << 14, 16);
+    REQUIRE_THROWS_WITH(run(device, ColumnSum<float>{.x = x, .y = block.as<float>(16)}),
+                        "growing working memory cannot be part of a graph");
+  }
+  // A graph that was given up leaves the device as it was.
+  device.copy_from_host(&one, block.as<float>(1).data(), 1);
+  REQUIRE(test::on_host(device, block.as<float>(1)) == std::vector<float>{1});
+}
+
 }  // namespace itemloom
 
 #endif
