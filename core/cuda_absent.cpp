@@ -56,7 +56,7 @@ CUgraphExec_st* end_graph(CudaContext&) {
 void launch_graph(CudaContext&, CUgraphExec_st*) {
   refuse();
 }
-const std::byte* working_memory(const CudaContext&) {
+int64_t working_memory_moves(const CudaContext&) {
   refuse();
 }
 bool waits_for_kernels(const CudaContext&) {

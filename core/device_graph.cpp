@@ -5,7 +5,7 @@
 namespace itemloom {
 
 DeviceGraph::DeviceGraph(Device& device)
-    : context_(*device.cuda()), working_memory_(cuda_backend::working_memory(context_)) {
+    : context_(*device.cuda()), working_memory_moves_(cuda_backend::working_memory_moves(context_)) {
   cuda_backend::begin_graph(context_);
 }
 
@@ -29,7 +29,7 @@ void DeviceGraph::launch() {
 }
 
 bool DeviceGraph::is_outdated() const {
-  return working_memory_ != cuda_backend::working_memory(context_);
+  return working_memory_moves_ != cuda_backend::working_memory_moves(context_);
 }
 
 }  // namespace itemloom

@@ -1,7 +1,7 @@
-// Graphs of kernels.
+// Work of a GPU that is launched as a whole.
 #pragma once
 
-#include <cstddef>
+#include <cstdint>
 #include <memory>
 
 #include "core/device.h"
@@ -9,7 +9,7 @@
 namespace itemloom {
 
 // What a GPU is told once and does many times, each time for the price of one launch. Kernels keep the arguments that
-// they were told.
+// they were told at first.
 class DeviceGraph {
  public:
   // From here on until finish() what this thread tells the device is recorded instead of done: kernels, zeroing and
@@ -30,7 +30,7 @@ class DeviceGraph {
     void operator()(CUgraphExec_st* graph) const { cuda_backend::delete_graph(graph); }
   };
   CudaContext& context_;
-  const std::byte* working_memory_;
+  int64_t working_memory_moves_;  // before it
   bool recording_ = true;
   std::unique_ptr<CUgraphExec_st, DeleteGraph> graph_;
 };

@@ -114,8 +114,8 @@ void delete_graph(CUgraphExec_st* graph) {
   cudaGraphExecDestroy(graph);
 }
 
-const std::byte* working_memory(const CudaContext& context) {
-  return context.scratch_memory();
+int64_t working_memory_moves(const CudaContext& context) {
+  return context.scratch_moves();
 }
 
 bool waits_for_kernels(const CudaContext& context) {

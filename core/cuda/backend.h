@@ -65,8 +65,8 @@ CUgraphExec_st* end_graph(CudaContext& context);
 void launch_graph(CudaContext& context, CUgraphExec_st* graph);
 // Launches that are still to run are done nevertheless.
 void delete_graph(CUgraphExec_st* graph);
-// Where the working memory is that kernels have been told until now; it moves when it grows.
-const std::byte* working_memory(const CudaContext& context);
+// How often working memory has grown, and so has moved from where kernels were told it is.
+int64_t working_memory_moves(const CudaContext& context);
 // Whether ITEMLOOM_CUDA_SYNC=1 is in force.
 bool waits_for_kernels(const CudaContext& context);
 

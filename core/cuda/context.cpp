@@ -102,6 +102,7 @@ std::byte* CudaContext::scratch_bytes(int64_t bytes) {
     scratch_size_ = 0;
     scratch_ = cuda_allocate(wanted, "growing working memory");
     scratch_size_ = wanted;
+    ++scratch_moves_;
   }
   return scratch_;
 }

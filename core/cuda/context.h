@@ -49,8 +49,8 @@ class CudaContext {
   T* scratch(int64_t count) {
     return reinterpret_cast<T*>(scratch_bytes(count * static_cast<int64_t>(sizeof(T))));
   }
-  // Where it is now.
-  const std::byte* scratch_memory() const { return scratch_; }
+  // How often it has grown.
+  int64_t scratch_moves() const { return scratch_moves_; }
   // Working memory of cuBLAS, of a fixed size: it is part of what its choice of an algorithm depends on.
   std::byte* blas_workspace() const { return blas_workspace_; }
   // Empty until the first product.
@@ -86,7 +86,7 @@ class CudaContext {
   std::byte* blas_workspace_ = nullptr;
   std::shared_ptr<BlasAlgorithms> blas_algorithms_;
   std::byte* scratch_ = nullptr;
-  int64_t scratch_size_ = 0;
+  int64_t scratch_size_ = 0, scratch_moves_ = 0;
   std::unique_ptr<Staging> staging_;
   std::weak_ptr<NcclGroup> nccl_group_;  // lives as long as a buffer that uses it
 };
