@@ -26,6 +26,9 @@ std::byte* allocate_pinned(int64_t) {
 void copy(CudaContext&, const void*, void*, int64_t, Direction) {
   refuse();
 }
+void gather_from_host(CudaContext&, std::span<const HostPiece>, std::byte*) {
+  refuse();
+}
 void zero(CudaContext&, void*, int64_t) {
   refuse();
 }
@@ -44,6 +47,21 @@ void wait_for_event(CudaContext&, CUevent_st*) {
 double seconds_between(CUevent_st*, CUevent_st*) {
   refuse();
 }
+void begin_graph(CudaContext&) {
+  refuse();
+}
+CUgraphExec_st* end_graph(CudaContext&) {
+  refuse();
+}
+void launch_graph(CudaContext&, CUgraphExec_st*) {
+  refuse();
+}
+int64_t working_memory_moves(const CudaContext&) {
+  refuse();
+}
+bool waits_for_kernels(const CudaContext&) {
+  refuse();
+}
 void all_reduce_sum(CudaContext&, Communicator&, Vector<double>) {
   refuse();
 }
@@ -58,6 +76,7 @@ void delete_context(CudaContext*) {}
 void free(std::byte*) {}
 void free_pinned(std::byte*) {}
 void delete_event(CUevent_st*) {}
+void delete_graph(CUgraphExec_st*) {}
 
 std::string describe() {
   return "not built";

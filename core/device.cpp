@@ -65,6 +65,15 @@ void Device::copy(const void* from, void* to, int64_t bytes, cuda_backend::Direc
   }
 }
 
+void Device::gather_from_host(std::span<const cuda_backend::HostPiece> pieces, std::byte* device) {
+  if (kind_ == DeviceKind::kPlanning) return;
+  if (cuda_) return cuda_backend::gather_from_host(*cuda_, pieces, device);
+  for (const auto& piece : pieces) {
+    copy(piece.data, device, piece.bytes, cuda_backend::Direction::kFromHost);
+    device += round_up(piece.bytes, kAlignment);
+  }
+}
+
 void Device::zero(void* data, int64_t bytes) {
   if (bytes == 0 || kind_ == DeviceKind::kPlanning) return;
   if (cuda_) {

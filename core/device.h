@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "core/check.h"
@@ -108,6 +109,8 @@ class Device {
   void copy_from_host(const T* host, T* device, int64_t count) {
     copy(host, device, count * static_cast<int64_t>(sizeof(T)), cuda_backend::Direction::kFromHost);
   }
+  // Several pieces at once, each to the next multiple of kAlignment.
+  void gather_from_host(std::span<const cuda_backend::HostPiece> pieces, std::byte* device);
   template <class T>
   void copy_to_host(const T* device, T* host, int64_t count) {
     copy(device, host, count * static_cast<int64_t>(sizeof(T)), cuda_backend::Direction::kToHost);

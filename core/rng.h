@@ -46,11 +46,16 @@ constexpr float uniform_from(uint32_t bits) {
 }
 
 // Which dropout mask: the run's seed, the optimizer step (micro-batches of one step share it, their rows differ), and
-// the place in the model. Streams are handed out by the tape in forward order.
+// the place in the model. Streams are handed out by the tape in forward order. Where `step_at` is given, the step
+// stands there, in memory of the device that draws: a graph of kernels, which are told their arguments once, is
+// launched in many steps.
 struct DropoutKey {
   uint64_t seed;
-  uint32_t step;
+  uint32_t told_step;
   uint32_t stream;
+  const uint32_t* step_at = nullptr;
+
+  constexpr uint32_t step() const { return step_at ? *step_at : told_step; }
 };
 
 // How a dropout mask is drawn; every backend reproduces it to the bit. Element `column` of a row with global row id
@@ -64,7 +69,7 @@ constexpr float dropout_scale(float probability) {
   return 65536.0f / static_cast<float>(65536 - dropout_threshold(probability));
 }
 constexpr bool dropout_keeps(const DropoutKey& key, uint32_t row_id, uint32_t column, uint32_t threshold) {
-  const PhiloxBlock block = philox({column / 8, key.stream, row_id, key.step}, static_cast<uint32_t>(key.seed),
+  const PhiloxBlock block = philox({column / 8, key.stream, row_id, key.step()}, static_cast<uint32_t>(key.seed),
                                    static_cast<uint32_t>(key.seed >> 32));
   const uint32_t word = block[(column % 8) / 2];
   return (column % 2 ? word >> 16 : word & 0xFFFF) >= threshold;

@@ -67,7 +67,7 @@ HWY_INLINE hn::Mask<D> mask_from_bits(D d, uint64_t bits) {
 class DropoutMask {
  public:
   DropoutMask(const DropoutKey& key, float probability)
-      : stream_(key.stream), step_(key.step), threshold_(dropout_threshold(probability)) {
+      : stream_(key.stream), step_(key.step()), threshold_(dropout_threshold(probability)) {
     uint32_t key0 = static_cast<uint32_t>(key.seed), key1 = static_cast<uint32_t>(key.seed >> 32);
     for (int round = 0; round < 10; ++round) {
       keys_[round][0] = key0;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <new>
+#include <tuple>
 #include <type_traits>
 #include <vector>
 
@@ -59,9 +60,29 @@ class Tape {
     return copy;
   }
 
+  // The same of several, as one copy.
+  template <class... T>
+  std::tuple<Vector<const T>...> all_on_device(const std::vector<T>&... host) {
+    if (device_.kind() == DeviceKind::kCpu) return {on_device(host)...};
+    const cuda_backend::HostPiece pieces[] = {{host.data(), static_cast<int64_t>(host.size() * sizeof(T))}...};
+    int64_t bytes = 0;
+    for (const auto& piece : pieces) bytes += round_up(piece.bytes, kAlignment);
+    std::byte* place = arena_.take<std::byte>(bytes);
+    device_.gather_from_host(pieces, place);
+    const auto next = [&place]<class Each>(const std::vector<Each>& each) {
+      const Vector<const Each> copy(reinterpret_cast<const Each*>(place), static_cast<int64_t>(each.size()));
+      place += round_up(static_cast<int64_t>(each.size() * sizeof(Each)), kAlignment);
+      return copy;
+    };
+    return std::tuple<Vector<const T>...>{next(host)...};
+  }
+
+  // Dropout masks are to be those of the step that stands in this memory of the device when they are drawn.
+  void take_step_from(const uint32_t* step) { step_at_ = step; }
+
   // Names for `count` dropout masks (one a head for attention), in forward order.
   DropoutKey next_dropout(uint32_t count = 1) {
-    const DropoutKey key{seed_, step_, stream_};
+    const DropoutKey key{seed_, step_, stream_, step_at_};
     stream_ += count;
     return key;
   }
@@ -145,6 +166,7 @@ class Tape {
   Mode mode_;
   uint64_t seed_;
   uint32_t step_;
+  const uint32_t* step_at_ = nullptr;
   const uint64_t number_;  // tells this tape from all others
   uint32_t stream_ = 0;
   Entry* last_ = nullptr;

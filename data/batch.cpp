@@ -28,6 +28,27 @@ void PackedBatch::reserve(int64_t rows, int64_t sequences) {
   sequence_offsets.reserve(static_cast<size_t>(sequences) + 1);
 }
 
+void PackedBatch::fill_up(int64_t bucket, int64_t max_length, int64_t sequences) {
+  const int64_t begin = rows(), end = filled_rows(begin, masked(), bucket);
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t place = (row - begin) % max_length;
+    if (place == 0 && row > begin) sequence_offsets.push_back(row);
+    items.push_back(0);
+    positions.push_back(static_cast<int32_t>(place));
+    row_ids.push_back(0);
+  }
+  const int64_t appended_masked = round_up(masked(), masked_bucket(bucket)) - masked();
+  for (int64_t row = end - appended_masked; row < end; ++row) {
+    masked_rows.push_back(row);
+    masked_row_ids.push_back(0);
+    targets.push_back(-1);
+  }
+  if (end > begin) sequence_offsets.push_back(end);
+  CHECK(this->sequences() <= sequences, "a batch of ", this->sequences(), " sequences is to be filled up to ",
+        sequences);
+  sequence_offsets.resize(static_cast<size_t>(sequences) + 1, end);
+}
+
 void PackedBatch::append_history(Vector<const int32_t> history, int32_t mask_id, int64_t max_length, int32_t target) {
   const int64_t kept = std::min(history.size(), max_length - 1);
   const int64_t first_position = max_length - 1 - kept;

@@ -1,13 +1,25 @@
 // Packed batches: one list of rows, no pad token.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
+#include "core/memory.h"
 #include "core/view.h"
 #include "data/config.h"
 
 namespace itemloom {
+
+// The head costs more than a row of the encoder, so masked rows have smaller buckets.
+constexpr int64_t masked_bucket(int64_t bucket) {
+  return std::max<int64_t>(1, bucket / 4);
+}
+// The rows of a piece once it is filled up: fewer than a bucket and a quarter more.
+constexpr int64_t filled_rows(int64_t rows, int64_t masked, int64_t bucket) {
+  const int64_t appended_masked = round_up(masked, masked_bucket(bucket)) - masked;
+  return round_up(rows + appended_masked, bucket);
+}
 
 // Rows of several sequences one after the other. The last item of every sequence has position max_length - 1, so that
 // "the item before the mask" is the same place in training, evaluation and export, whatever the history's length.
@@ -27,6 +39,11 @@ struct PackedBatch {
   // Empties it and keeps the memory.
   void clear();
   void reserve(int64_t rows, int64_t sequences);
+
+  // For graphs of kernels, which have a fixed number of rows: appends rows up to a multiple of `bucket`, masked rows up
+  // to a multiple of masked_bucket(), and empty sequences up to `sequences`. What is appended are sequences of their
+  // own, whose masked rows ask for nothing (target -1), so that it adds zero to the loss and to every gradient.
+  void fill_up(int64_t bucket, int64_t max_length, int64_t sequences);
 
   // Appends a history followed by one [MASK] (the last max_length - 1 items of it); `target` is what is asked for, or
   // -1.

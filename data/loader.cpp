@@ -129,20 +129,33 @@ BatchBounds batch_bounds(const Windows& windows, const LoaderOptions& options) {
   bounds.piece_rows = std::min(bounds.shard_rows, std::max(piece_tokens, longest));
   // Every piece but the last of a shard is at least half full, or holds one sample.
   bounds.pieces = options.local_shards * std::min(bounds.samples, 2 * block_count(bounds.shard_rows, piece_tokens) + 1);
+  if (options.bucket > 0) {
+    // With as many masked rows to append as there can be.
+    bounds.piece_rows = filled_rows(bounds.piece_rows, 1, options.bucket);
+  }
   return bounds;
+}
+
+// Each has a row at least, and those appended are full but for one.
+int64_t BatchBounds::piece_sequences(int64_t piece_rows, const LoaderOptions& options) const {
+  if (options.bucket == 0) return std::min(piece_rows, samples);
+  const int64_t appended_rows = options.bucket + masked_bucket(options.bucket);
+  return std::min(piece_rows, samples + block_count(appended_rows, options.max_length));
 }
 
 // Takes at once the memory of the largest batch that can come, so that no later step allocates.
 void Loader::reserve() {
-  const auto [samples, rows, shard_rows, piece_rows, pieces] = batch_bounds(windows_, options_);
-  if (options_.piece_tokens == 0) options_.piece_tokens = rows;
-  samples_.reserve(static_cast<size_t>(samples));
-  sample_shards_.reserve(static_cast<size_t>(samples));
+  bounds_ = batch_bounds(windows_, options_);
+  if (options_.piece_tokens == 0) options_.piece_tokens = bounds_.rows;
+  samples_.reserve(static_cast<size_t>(bounds_.samples));
+  sample_shards_.reserve(static_cast<size_t>(bounds_.samples));
   shard_rows_.reserve(static_cast<size_t>(options_.shards));
   for (StepBatch& buffer : buffers_) {
     buffer.shard_ends.reserve(static_cast<size_t>(options_.local_shards));
-    buffer.pieces.resize(static_cast<size_t>(pieces));
-    for (PackedBatch& piece : buffer.pieces) piece.reserve(piece_rows, std::min(piece_rows, samples));
+    buffer.pieces.resize(static_cast<size_t>(bounds_.pieces));
+    for (PackedBatch& piece : buffer.pieces) {
+      piece.reserve(bounds_.piece_rows, bounds_.piece_sequences(bounds_.piece_rows, options_));
+    }
   }
 }
 
@@ -190,7 +203,7 @@ void Loader::fill_shard(StepBatch& step, int shard) {
     if (sample_shards_[place] != shard) continue;
     const Sample& sample = samples_[place];
     if (!piece || piece->rows() + sample.length > options_.piece_tokens) {
-      if (piece) step.masked += piece->masked();
+      if (piece) finish_piece(step, *piece);
       if (pieces == step.pieces.size()) step.pieces.emplace_back();
       piece = &step.pieces[pieces++];
       piece->clear();
@@ -199,8 +212,15 @@ void Loader::fill_shard(StepBatch& step, int shard) {
     masking_.append(*piece, items_.slice(window.begin, window.length), sample.window, step.epoch, sample.number,
                     options_.max_length);
   }
-  if (piece) step.masked += piece->masked();
+  if (piece) finish_piece(step, *piece);
   step.shard_ends.push_back(pieces);
+}
+
+void Loader::finish_piece(StepBatch& step, PackedBatch& piece) {
+  step.masked += piece.masked();
+  if (options_.bucket == 0) return;
+  const int64_t rows = filled_rows(piece.rows(), piece.masked(), options_.bucket);
+  piece.fill_up(options_.bucket, options_.max_length, bounds_.piece_sequences(rows, options_));
 }
 
 void Loader::fill(StepBatch& step, int64_t epoch, int64_t batch) {

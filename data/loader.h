@@ -53,6 +53,7 @@ struct LoaderOptions {
   int64_t batch_tokens;     // ... or, when above zero, as many samples as fit into this many rows (at least one)
   int64_t piece_tokens;     // a batch is worked through in pieces of about this many rows at most; 0: in one piece
   uint64_t seed;
+  int64_t bucket = 0;  // above zero: every piece is filled up (PackedBatch::fill_up)
   // A batch is dealt out to `shards` shards of about as many rows each, longest samples first, which of them depends on
   // the batch alone; this loader fills the shards [first_shard, first_shard + local_shards). A shard may be empty.
   int shards = 1;
@@ -63,8 +64,11 @@ struct LoaderOptions {
 // The most that a batch can hold, whichever samples form it.
 struct BatchBounds {
   int64_t samples, rows;
-  int64_t shard_rows, piece_rows;  // of one shard, and of one piece of it
+  int64_t shard_rows, piece_rows;  // of one shard, and of one piece of it, filled up
   int64_t pieces;                  // of the local shards
+
+  // The sequences that a piece of so many rows is filled up to.
+  int64_t piece_sequences(int64_t piece_rows, const LoaderOptions& options) const;
 };
 BatchBounds batch_bounds(const Windows& windows, const LoaderOptions& options);
 
@@ -121,12 +125,14 @@ class Loader {
   void choose_samples(const EpochPlan& plan, int64_t batch);
   void deal_samples();
   void fill_shard(StepBatch& step, int shard);
+  void finish_piece(StepBatch& step, PackedBatch& piece);
   void prefetch_loop();
 
   Vector<const int32_t> items_;
   Windows windows_;
   Masking masking_;
   LoaderOptions options_;
+  BatchBounds bounds_{};
 
   // The plan of one epoch, guarded by plan_mutex_.
   std::mutex plan_mutex_;

@@ -5,6 +5,8 @@
 //   dz      = softmax(z) - onehot(target)
 //   dhidden += dz table,  dtable += dz^T hidden,  dbias[v] += sum_m dz[m][v]
 //
+// A row whose target is -1 fills up a batch and counts for nothing: its loss and its dz are 0.
+//
 // The loss is a sum: whoever knows the number of masked rows of all micro-batches and ranks divides once. Gradients
 // come out of the same pass (the loss is the root of the tape, its own gradient is 1). When all three gradients are
 // none() only the loss is computed. Rows are worked through in fixed chunks against the whole of V, so the workspace
@@ -45,7 +47,7 @@ struct MaskedItemLoss {
   Matrix<const T> hidden;         // (M, C)
   Matrix<const T> table;          // (V, C)
   Vector<const float> bias;       // (V), or none()
-  Vector<const int32_t> targets;  // (M), each in [0, V)
+  Vector<const int32_t> targets;  // (M), each in [0, V), or -1
   Vector<float> row_losses;       // (M), overwritten
   Vector<double> loss;            // (1), overwritten: the sum of row_losses in row order
   Matrix<T> dhidden;              // (M, C), added into, or none()

@@ -24,6 +24,8 @@ void validate_device(const Config& config) {
   CHECK(config.device == "cuda" || config.training.gradient_exchange == "fp32", "training.gradient_exchange is ",
         config.training.gradient_exchange,
         ", but on device cpu gradients travel in fp32 only; set it to fp32, or device to cuda");
+  CHECK(config.device == "cuda" || !config.training.cuda_graphs,
+        "training.cuda_graphs is true, but device cpu has no graphs; set it to false, or device to cuda");
   const int64_t head = config.model.hidden_size / config.model.heads;
   CHECK(config.device == "cpu" || head <= kLargestCudaHead, "model.hidden_size ", config.model.hidden_size,
         " and model.heads ", config.model.heads, " make heads of ", head, "; device cuda takes heads of up to ",

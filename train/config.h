@@ -33,6 +33,8 @@ struct TrainingConfig {
   int64_t seed = 1;
   std::string precision = "fp32";
   std::string gradient_exchange = "fp32";
+  bool cuda_graphs = false;
+  int64_t graph_bucket = 512;
   int64_t threads = 0;
   int64_t validate_every = 1;
   EarlyStoppingConfig early_stopping;
@@ -75,6 +77,17 @@ struct TrainingConfig {
                  "gradient is rounded to 7 bits of fraction, and so are the sums on the way. A rank alone exchanges, "
                  "and rounds, nothing.",
          .choices = {"fp32", "bf16"}});
+    visit.field("cuda_graphs", cuda_graphs,
+                {.help = "Where device is cuda: launch forward and backward as recorded graphs instead of kernel by "
+                         "kernel. Parts of a batch are filled up with rows that count for nothing, see graph_bucket."});
+    visit.field("graph_bucket", graph_bucket,
+                {.help = "Parts of a batch are filled up to a multiple of this many items, and their masked items to a "
+                         "multiple of a quarter of it. A larger bucket means fewer graphs and more items that count "
+                         "for nothing.",
+                 .minimum = 4,
+                 .maximum = 65536,
+                 .active = cuda_graphs,
+                 .active_when = "training.cuda_graphs is true"});
     visit.field("threads", threads,
                 {.help = "Threads that compute; 0: one for each core. Results do not depend on it.",
                  .minimum = 0,

@@ -32,6 +32,7 @@ Json deciding_values(const Config& config) {
        {"validate_every", "early_stopping", "checkpoint_every", "keep_last", "keep_best", "max_skipped_steps"}) {
     values["training"].erase(key);
   }
+  for (const char* key : {"cuda_graphs", "graph_bucket"}) values["training"].erase(key);
   values["optimizer"].erase("sharded");
   return values;
 }

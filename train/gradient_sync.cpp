@@ -91,6 +91,12 @@ void GradientSync::parameter_ready(int parameter) {
   changed_.notify_all();
 }
 
+// What is read here is written by the calling thread alone.
+bool GradientSync::completes_bucket(int parameter) const {
+  if (communicator_.size() == 1 || ready_ == buckets_.size() || missing_[ready_] != 1) return false;
+  return overlap(store_.infos()[static_cast<size_t>(parameter)], buckets_[ready_]);
+}
+
 void GradientSync::finish() {
   if (communicator_.size() == 1) return;
   std::unique_lock<std::mutex> lock(mutex_);

@@ -40,6 +40,9 @@ class GradientSync {
 
   // In the last backward of a step: nothing will be added to this parameter's gradient any more.
   void parameter_ready(int parameter);
+  // Whether parameter_ready() of this one will tell the device something: that a bucket's exchange comes after what it
+  // has been told.
+  bool completes_bucket(int parameter) const;
   // Returns when all buckets are reduced, or on a GPU, when what the device is told from now on comes after that.
   // Rethrows what went wrong on the way.
   void finish();

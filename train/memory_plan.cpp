@@ -34,9 +34,10 @@ PackedBatch largest_piece(int64_t rows) {
   return piece;
 }
 
-int64_t activation_bytes(Device& device, const Bert4Rec& model, const PackedBatch& piece) {
+int64_t activation_bytes(Device& device, const Bert4Rec& model, const PackedBatch& piece, bool graphs) {
   Arena arena(DeviceKind::kPlanning);
   Tape tape(device, arena, Mode::kTraining);
+  if (graphs) put_step_on_device(tape, 0);
   model.loss(tape, model_input(tape, piece), tape.on_device(piece.targets));
   tape.backward();
   return arena.used();
@@ -75,7 +76,7 @@ MemoryPlan plan_memory(const Config& config, const Windows& windows, int64_t ite
   return {.parameters = buffer + store.bf16_values().size() * static_cast<int64_t>(sizeof(Bf16)),
           .gradients = buffer * (1 + shards.waiting_gradients()) + rounded,
           .optimizer_state = optimizer.state_bytes(),
-          .activations = activation_bytes(device, instance.model(), piece),
+          .activations = activation_bytes(device, instance.model(), piece, config.training.cuda_graphs),
           .workspace = workspace_bytes(config, bounds.piece_rows, items)};
 }
 

@@ -37,12 +37,19 @@ MaskedBatch model_input(Tape& tape, const PackedBatch& batch) {
   // Here, because no op can read them where they go.
   CHECK(!batch.sequence_offsets.empty() && batch.sequence_offsets.back() == batch.rows(),
         "the sequences of a batch do not end with its ", batch.rows(), " rows");
-  return MaskedBatch{.items = tape.on_device(batch.items),
-                     .positions = tape.on_device(batch.positions),
-                     .sequence_offsets = tape.on_device(batch.sequence_offsets),
-                     .row_ids = tape.on_device(batch.row_ids),
-                     .masked_rows = tape.on_device(batch.masked_rows),
-                     .masked_row_ids = tape.on_device(batch.masked_row_ids)};
+  const auto [items, positions, sequence_offsets, row_ids, masked_rows, masked_row_ids] = tape.all_on_device(
+      batch.items, batch.positions, batch.sequence_offsets, batch.row_ids, batch.masked_rows, batch.masked_row_ids);
+  return MaskedBatch{.items = items,
+                     .positions = positions,
+                     .sequence_offsets = sequence_offsets,
+                     .row_ids = row_ids,
+                     .masked_rows = masked_rows,
+                     .masked_row_ids = masked_row_ids};
+}
+
+void put_step_on_device(Tape& tape, int64_t step) {
+  const std::vector<uint32_t> number = {static_cast<uint32_t>(step)};
+  tape.take_step_from(tape.on_device(number).data());
 }
 
 ShardPlan shard_plan(const TrainingConfig& config, const Communicator& communicator) {
@@ -71,6 +78,10 @@ TrainingStep::TrainingStep(Device& device, Communicator& communicator, ModelInst
                           : Optimizer(config.optimizer, instance.parameters(), device)),
       arena_(device.kind()),
       told_{Told(device), Told(device)} {
+  if (config.training.cuda_graphs) {
+    CHECK(device.cuda(), "training.cuda_graphs is for a GPU");
+    graphs_.emplace(device, sync_);
+  }
   losses_ = device.allocate(plan_.shards * static_cast<int64_t>(sizeof(double)));
   for (int level = 0; level < plan_.waiting_gradients(); ++level) {
     partials_.push_back(device.allocate(instance.parameters().size() * static_cast<int64_t>(sizeof(float))));
@@ -85,25 +96,40 @@ void TrainingStep::compute_shard(const StepBatch& batch, size_t shard, int64_t s
   const bool last_shard = shard + 1 == batch.shard_ends.size();
   const size_t begin = shard == 0 ? 0 : batch.shard_ends[shard - 1], end = batch.shard_ends[shard];
   for (size_t index = begin; index < end; ++index) {
-    const PackedBatch& piece = batch.pieces[index];
-    arena_.reset();
-    Tape tape(device_, arena_, Mode::kTraining, static_cast<uint64_t>(config_.training.seed),
-              static_cast<uint32_t>(step));
+    // Where shards are folded, the gradient is whole only after that.
+    const bool reports = last_shard && index + 1 == end && partials_.empty();
+    compute_piece(batch.pieces[index], step, losses().slice(plan_.first_shard + static_cast<int64_t>(shard), 1),
+                  reports);
+  }
+}
+
+void TrainingStep::compute_piece(const PackedBatch& piece, int64_t step, Vector<double> loss_sum, bool reports) {
+  arena_.reset();
+  Tape tape(device_, arena_, Mode::kTraining, static_cast<uint64_t>(config_.training.seed),
+            static_cast<uint32_t>(step));
+  const MaskedBatch input = model_input(tape, piece);
+  const Vector<const int32_t> targets = tape.on_device(piece.targets);
+  const auto tell = [&](FunctionRef<void(int)> ready) {
     {
       const ProfileRange range("forward");
-      const MaskedBatch input = model_input(tape, piece);
-      const Vector<double> loss = instance_.model().loss(tape, input, tape.on_device(piece.targets));
-      itemloom::run(device_,
-                    AddLoss{.loss = loss, .sum = losses().slice(plan_.first_shard + static_cast<int64_t>(shard), 1)});
+      const Vector<double> loss = instance_.model().loss(tape, input, targets);
+      itemloom::run(device_, AddLoss{.loss = loss, .sum = loss_sum});
     }
     const ProfileRange range("backward");
-    // Where shards are folded, the gradient is whole only after that.
-    if (last_shard && index + 1 == end && partials_.empty()) {
-      tape.backward([this](int parameter) { sync_.parameter_ready(parameter); });
+    if (reports) {
+      tape.backward(ready);
     } else {
       tape.backward();
     }
-  }
+  };
+  if (!graphs_) return tell([this](int parameter) { sync_.parameter_ready(parameter); });
+  put_step_on_device(tape, step);
+  // A rank alone has nobody to report to.
+  graphs_->run({.rows = piece.rows(),
+                .masked = piece.masked(),
+                .sequences = piece.sequences(),
+                .reports = reports && communicator_.size() > 1},
+               tell);
 }
 
 // Adds the shard just computed to what came before it, as a binary counter adds one: the sum of all is the tree sum.

@@ -18,6 +18,7 @@
 #include "optim/optimizer.h"
 #include "train/config.h"
 #include "train/gradient_sync.h"
+#include "train/piece_graphs.h"
 
 namespace itemloom {
 
@@ -47,6 +48,9 @@ class ModelInstance {
 
 // A packed batch as the model sees it, on the tape's device.
 MaskedBatch model_input(Tape& tape, const PackedBatch& batch);
+
+// The number of a step on the tape's device, from where its dropout masks take it: for graphs.
+void put_step_on_device(Tape& tape, int64_t step);
 
 struct StepResult {
   int64_t step = 0;          // its number, from 0
@@ -99,6 +103,8 @@ class TrainingStep {
   // Takes at once the memory that a step's activations may need.
   void reserve(int64_t bytes) { arena_.reserve(bytes); }
   int64_t arena_bytes() const { return arena_.reserved(); }
+  // What graphs did for the pieces so far; all zero without training.cuda_graphs.
+  PieceGraphs::Counts graph_counts() const { return graphs_ ? graphs_->counts() : PieceGraphs::Counts(); }
 
   // Collectives. The whole of each state buffer of the optimizer, laid out as the parameters, is handed to `take` in
   // turn, in the memory of the device, valid during the call; and is taken, on each rank, from what `give` has put in
@@ -109,6 +115,7 @@ class TrainingStep {
  private:
   void compute_shards(const StepBatch& batch, int64_t step);
   void compute_shard(const StepBatch& batch, size_t shard, int64_t step);
+  void compute_piece(const PackedBatch& piece, int64_t step, Vector<double> loss_sum, bool reports);
   void fold_shard(size_t shard, size_t shards);
   Vector<double> losses() const { return losses_.as<double>(plan_.shards); }
   void gather(ExchangeBuffer& buffer);
@@ -132,6 +139,7 @@ class TrainingStep {
   GradientSync sync_;
   Optimizer optimizer_;
   Arena arena_;
+  std::optional<PieceGraphs> graphs_;
   std::vector<DeviceBlock> partials_;  // gradients of 2^level shards that wait for those of the next as many
   DeviceBlock losses_;                 // by shard of the whole batch
   std::array<Told, 2> told_;           // step n is in place n % 2

@@ -28,6 +28,7 @@ LoaderOptions loader_options(const Config& config, const ShardPlan& plan) {
           .batch_tokens = config.training.batch_tokens,
           .piece_tokens = piece_tokens_on(device_kind(config.device), config.training),
           .seed = static_cast<uint64_t>(config.training.seed),
+          .bucket = config.training.cuda_graphs ? config.training.graph_bucket : 0,
           .shards = plan.shards,
           .first_shard = plan.first_shard,
           .local_shards = plan.local_shards};
@@ -69,6 +70,12 @@ void check_own_gpus(Communicator& communicator, Device& device) {
     throw SharedError(join_message("device is cuda, but ", gpus[rank], " for ranks ", first, " and ", rank,
                                    "; start at most one rank a GPU, or show more GPUs with CUDA_VISIBLE_DEVICES"));
   }
+}
+
+void check_graphs(const TrainingConfig& training, Device& device) {
+  CHECK(!training.cuda_graphs || !cuda_backend::waits_for_kernels(*device.cuda()),
+        "ITEMLOOM_CUDA_SYNC=1 waits for every kernel, but with training.cuda_graphs kernels are launched as graphs; "
+        "unset it, or set training.cuda_graphs to false");
 }
 
 void check_same_dataset(Communicator& communicator, const Dataset& dataset) {

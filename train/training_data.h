@@ -32,6 +32,9 @@ int64_t total_steps(const Config& config, int64_t batches);
 // Throws Error when the ranks cannot share a batch, or all that there is, and when the run ends before its warm-up.
 void check_plan(const Config& config, const TrainingData& data, const Communicator& communicator);
 
+// Throws Error when graphs are asked for where ITEMLOOM_CUDA_SYNC=1 is in force. `training` is valid for the device.
+void check_graphs(const TrainingConfig& training, Device& device);
+
 // Collectives that throw SharedError naming a rank where it differs from rank 0: the config and the kernels, the
 // dataset, or any text (`what` it is of, and what to do about it).
 void check_same_config(Communicator& communicator, const LoadedConfig& config);

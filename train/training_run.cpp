@@ -85,7 +85,7 @@ struct Reports {
     for (const auto& [name, value] : line.items()) {
       if (value.is_number() && name != "epoch" && name != "step") scalars.emplace_back("training/" + name, value);
     }
-    for (const char* group : {"step_milliseconds", "validation"}) {
+    for (const char* group : {"step_milliseconds", "graph_pieces", "validation"}) {
       if (!line.contains(group)) continue;
       for (const auto& [name, value] : line[group].items())
         scalars.emplace_back(std::string(group) + "/" + name, value);
@@ -136,6 +136,7 @@ class TrainingRun {
   double validate(nlohmann::json& line);
   nlohmann::json epoch_line();
   StepSeconds mean_seconds(const StepSeconds& mine);
+  PieceGraphs::Counts graph_counts_since(const PieceGraphs::Counts& before);
   void print_run_card();
   bool ended() const;
   bool stopped_early() const;
@@ -157,6 +158,7 @@ class TrainingRun {
   std::chrono::steady_clock::time_point epoch_start_;
   int64_t epoch_rows_ = 0, epoch_sequences_ = 0;
   StepSeconds epoch_seconds_, run_seconds_;
+  PieceGraphs::Counts epoch_start_graphs_;
   double last_learning_rate_ = 0, last_gradient_norm_ = 0;
 };
 
@@ -323,6 +325,7 @@ bool TrainingRun::run_epoch() {
   epoch_start_ = std::chrono::steady_clock::now();
   epoch_rows_ = epoch_sequences_ = 0;
   epoch_seconds_ = {};
+  epoch_start_graphs_ = step_.graph_counts();
   const int64_t batches = loader_.batches(state_.epoch);
   bool stop = false;
   while (!stop && state_.batch < batches) {
@@ -370,23 +373,37 @@ StepSeconds TrainingRun::mean_seconds(const StepSeconds& mine) {
   return {sums[0] / divisor, sums[1] / divisor, sums[2] / divisor, sums[3] / divisor, mine.steps};
 }
 
+// Of all ranks. A collective.
+PieceGraphs::Counts TrainingRun::graph_counts_since(const PieceGraphs::Counts& before) {
+  const PieceGraphs::Counts now = step_.graph_counts();
+  int64_t sums[] = {now.eager - before.eager, now.captured - before.captured, now.replayed - before.replayed,
+                    now.launches - before.launches};
+  communicator_.all_reduce_sum(Vector<int64_t>(sums, 4));
+  return {.eager = sums[0], .captured = sums[1], .replayed = sums[2], .launches = sums[3]};
+}
+
 nlohmann::json TrainingRun::epoch_line() {
   const double seconds = seconds_since(epoch_start_);
   const StepSeconds means = mean_seconds(epoch_seconds_);
-  return {{"epoch", state_.epoch + 1},
-          {"step", state_.step},
-          {"loss", state_.masked > 0 ? state_.loss_sum / static_cast<double>(state_.masked) : 0},
-          {"seconds", seconds},
-          {"tokens_per_second", static_cast<double>(epoch_rows_) / seconds},
-          {"sequences_per_second", static_cast<double>(epoch_sequences_) / seconds},
-          {"learning_rate", last_learning_rate_},
-          {"gradient_norm", last_gradient_norm_},
-          {"skipped_steps", state_.skipped},
-          {"step_milliseconds",
-           {{"compute", 1e3 * means.compute},
-            {"communication", 1e3 * means.communication},
-            {"update", 1e3 * means.update},
-            {"data_wait", 1e3 * means.data_wait}}}};
+  nlohmann::json line = {{"epoch", state_.epoch + 1},
+                         {"step", state_.step},
+                         {"loss", state_.masked > 0 ? state_.loss_sum / static_cast<double>(state_.masked) : 0},
+                         {"seconds", seconds},
+                         {"tokens_per_second", static_cast<double>(epoch_rows_) / seconds},
+                         {"sequences_per_second", static_cast<double>(epoch_sequences_) / seconds},
+                         {"learning_rate", last_learning_rate_},
+                         {"gradient_norm", last_gradient_norm_},
+                         {"skipped_steps", state_.skipped},
+                         {"step_milliseconds",
+                          {{"compute", 1e3 * means.compute},
+                           {"communication", 1e3 * means.communication},
+                           {"update", 1e3 * means.update},
+                           {"data_wait", 1e3 * means.data_wait}}}};
+  if (config_.training.cuda_graphs) {
+    const PieceGraphs::Counts pieces = graph_counts_since(epoch_start_graphs_);
+    line["graph_pieces"] = {{"eager", pieces.eager}, {"captured", pieces.captured}, {"replayed", pieces.replayed}};
+  }
+  return line;
 }
 
 void TrainingRun::finish_epoch() {
@@ -408,11 +425,16 @@ void TrainingRun::finish_epoch() {
 // Where the time of the steps went and what a rank needs. A collective.
 void TrainingRun::print_run_card() {
   const StepSeconds means = mean_seconds(run_seconds_);
+  const PieceGraphs::Counts pieces = graph_counts_since({});
   if (!communicator_.is_first() || means.steps == 0) return;
   const double step = means.compute + means.communication + means.update + means.data_wait;
   auto part = [&](double seconds) { return fmt::format("{:.2f} ms ({:.1f} %)", 1e3 * seconds, 100 * seconds / step); };
   spdlog::info("{} steps of {:.2f} ms: compute {}, exposed communication {}, update {}, data wait {}", means.steps,
                1e3 * step, part(means.compute), part(means.communication), part(means.update), part(means.data_wait));
+  if (config_.training.cuda_graphs) {
+    spdlog::info("graphs: {} pieces replayed, {} captured, {} eager; {} launches of graphs", pieces.replayed,
+                 pieces.captured, pieces.eager, pieces.launches);
+  }
   const double megabyte = 1 << 20;
   const double buffer = static_cast<double>(instance_.parameters().size()) * sizeof(float) / megabyte;
   spdlog::info(
@@ -555,6 +577,7 @@ RunOutcome train_run(const LoadedConfig& loaded, const std::string& path, bool r
   together(communicator, [&] {
     const DeviceKind kind = device_kind(loaded.values.device);
     device.emplace(kind, communicator.local_rank(), precision_on(kind, loaded.values.training));
+    check_graphs(loaded.values.training, *device);
   });
   check_own_gpus(communicator, *device);
   RunStart start(loaded, folder, resume, *device, communicator);

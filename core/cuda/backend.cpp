@@ -64,6 +64,10 @@ void copy(CudaContext& context, const void* from, void* to, int64_t bytes, Direc
   if (direction == Direction::kToHost) synchronize(context);
 }
 
+void gather_from_host(CudaContext& context, std::span<const HostPiece> pieces, std::byte* to) {
+  context.staging().gather(pieces, to);
+}
+
 void zero(CudaContext& context, void* data, int64_t bytes) {
   cuda_check(cudaMemsetAsync(data, 0, static_cast<size_t>(bytes), context.stream()), "zeroing memory");
 }
@@ -94,6 +98,30 @@ double seconds_between(CUevent_st* begin, CUevent_st* end) {
   float milliseconds = 0;
   cuda_check(cudaEventElapsedTime(&milliseconds, begin, end), "timing a step");
   return 1e-3 * milliseconds;
+}
+
+void begin_graph(CudaContext& context) {
+  context.begin_graph();
+}
+
+CUgraphExec_st* end_graph(CudaContext& context) {
+  return context.end_graph();
+}
+
+void launch_graph(CudaContext& context, CUgraphExec_st* graph) {
+  cuda_check(cudaGraphLaunch(graph, context.stream()), "launching a graph");
+}
+
+void delete_graph(CUgraphExec_st* graph) {
+  cudaGraphExecDestroy(graph);
+}
+
+int64_t working_memory_moves(const CudaContext& context) {
+  return context.scratch_moves();
+}
+
+bool waits_for_kernels(const CudaContext& context) {
+  return context.is_synchronous();
 }
 
 std::string gpu_id(const CudaContext& context) {

@@ -5,13 +5,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "core/view.h"
 
-// What cudaEvent_t and cudaStream_t point to.
+// What cudaEvent_t, cudaStream_t and cudaGraphExec_t point to.
 struct CUevent_st;
 struct CUstream_st;
+struct CUgraphExec_st;
 
 namespace itemloom {
 
@@ -39,6 +41,12 @@ enum class Direction { kFromHost, kToHost, kToPinned, kWithin };
 // In the stream's order. What comes from the host may be changed when this returns (core/cuda/staging.h); what goes to
 // the host is there by then, but in pinned memory only when the stream has come so far.
 void copy(CudaContext& context, const void* from, void* to, int64_t bytes, Direction direction);
+// Pieces of the host to places that follow each other, each at the next multiple of kAlignment, as one copy.
+struct HostPiece {
+  const void* data;
+  int64_t bytes;
+};
+void gather_from_host(CudaContext& context, std::span<const HostPiece> pieces, std::byte* to);
 void zero(CudaContext& context, void* data, int64_t bytes);
 void synchronize(CudaContext& context);
 
@@ -50,6 +58,18 @@ void set_event(CudaContext& context, CUevent_st* event);
 void wait_for_event(CudaContext& context, CUevent_st* event);
 // Between two events that the stream has come to.
 double seconds_between(CUevent_st* begin, CUevent_st* end);
+
+// As CudaContext::begin_graph and end_graph.
+void begin_graph(CudaContext& context);
+CUgraphExec_st* end_graph(CudaContext& context);
+// In the stream's order.
+void launch_graph(CudaContext& context, CUgraphExec_st* graph);
+// Launches that are still to run are done nevertheless.
+void delete_graph(CUgraphExec_st* graph);
+// How often working memory has grown, and so has moved from where kernels were told it is.
+int64_t working_memory_moves(const CudaContext& context);
+// Whether ITEMLOOM_CUDA_SYNC=1 is in force.
+bool waits_for_kernels(const CudaContext& context);
 
 // A collective, in the stream's order: sums in place of doubles in the GPUs' memory (core/communicator.h).
 void all_reduce_sum(CudaContext& context, Communicator& communicator, Vector<double> values);

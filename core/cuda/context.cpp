@@ -93,6 +93,7 @@ void CudaContext::use_on_this_thread() const {
 
 std::byte* CudaContext::scratch_bytes(int64_t bytes) {
   if (bytes > scratch_size_) {
+    require_no_graph("growing working memory");
     const int64_t wanted = round_up(bytes + bytes / 4, 256);
     // Kernels that are still to run use the old one.
     cuda_check(cudaStreamSynchronize(stream_), "waiting for kernels");
@@ -101,6 +102,7 @@ std::byte* CudaContext::scratch_bytes(int64_t bytes) {
     scratch_size_ = 0;
     scratch_ = cuda_allocate(wanted, "growing working memory");
     scratch_size_ = wanted;
+    ++scratch_moves_;
   }
   return scratch_;
 }
@@ -125,6 +127,27 @@ void CudaContext::wait_for(cudaEvent_t event) const {
     std::this_thread::sleep_for(std::chrono::microseconds(20));
   }
   cuda_check(status, "running kernels");
+}
+
+// Of this thread alone: others, which exchange gradients or write checkpoints, go on as they like.
+void CudaContext::begin_graph() {
+  cuda_check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "beginning a graph");
+  makes_graph_ = true;
+}
+
+cudaGraphExec_t CudaContext::end_graph() {
+  makes_graph_ = false;
+  cudaGraph_t captured = nullptr;
+  cuda_check(cudaStreamEndCapture(stream_, &captured), "capturing a graph");
+  cudaGraphExec_t graph = nullptr;
+  const cudaError_t status = cudaGraphInstantiate(&graph, captured, 0);
+  cudaGraphDestroy(captured);
+  cuda_check(status, "making a graph");
+  return graph;
+}
+
+void CudaContext::require_no_graph(const char* what) const {
+  CHECK(!makes_graph_, what, " cannot be part of a graph");
 }
 
 void CudaContext::after_launch(const char* kernel) {

@@ -49,6 +49,8 @@ class CudaContext {
   T* scratch(int64_t count) {
     return reinterpret_cast<T*>(scratch_bytes(count * static_cast<int64_t>(sizeof(T))));
   }
+  // How often it has grown.
+  int64_t scratch_moves() const { return scratch_moves_; }
   // Working memory of cuBLAS, of a fixed size: it is part of what its choice of an algorithm depends on.
   std::byte* blas_workspace() const { return blas_workspace_; }
   // Empty until the first product.
@@ -67,18 +69,25 @@ class CudaContext {
   // After every launch. ITEMLOOM_CUDA_SYNC=1 waits for each kernel, so that an error names the kernel it is of.
   void after_launch(const char* kernel);
   void after_launch(const char* kernel, cudaStream_t on);  // on another stream than its own
+  bool is_synchronous() const { return synchronous_; }
+
+  // What the stream is told between these two, by the calling thread, becomes a graph instead of being done.
+  void begin_graph();
+  cudaGraphExec_t end_graph();
+  // For what a graph must not hold, because it would be done once and not at every launch. `what` is an error's words.
+  void require_no_graph(const char* what) const;
 
  private:
   std::byte* scratch_bytes(int64_t bytes);
 
   int ordinal_;
-  bool synchronous_ = false;
+  bool synchronous_ = false, makes_graph_ = false;
   cudaStream_t stream_ = nullptr;
   cublasLtHandle_t blas_ = nullptr;
   std::byte* blas_workspace_ = nullptr;
   std::shared_ptr<BlasAlgorithms> blas_algorithms_;
   std::byte* scratch_ = nullptr;
-  int64_t scratch_size_ = 0;
+  int64_t scratch_size_ = 0, scratch_moves_ = 0;
   std::unique_ptr<Staging> staging_;
   std::weak_ptr<NcclGroup> nccl_group_;  // lives as long as a buffer that uses it
 };

@@ -21,6 +21,7 @@ Staging::~Staging() {
 }
 
 void Staging::copy(const std::byte* from, std::byte* to, int64_t bytes) {
+  context_.require_no_graph("a copy from the host");
   while (bytes > 0) {
     if (used_ == kHalfBytes) turn();
     const int64_t piece = std::min(bytes, kHalfBytes - used_);
@@ -33,6 +34,29 @@ void Staging::copy(const std::byte* from, std::byte* to, int64_t bytes) {
     to += piece;
     bytes -= piece;
   }
+}
+
+void Staging::gather(std::span<const cuda_backend::HostPiece> pieces, std::byte* to) {
+  context_.require_no_graph("a copy from the host");
+  int64_t bytes = 0;
+  for (const auto& piece : pieces) bytes += round_up(piece.bytes, kAlignment);
+  if (bytes > kHalfBytes) {
+    for (const auto& piece : pieces) {
+      copy(static_cast<const std::byte*>(piece.data), to, piece.bytes);
+      to += round_up(piece.bytes, kAlignment);
+    }
+    return;
+  }
+  if (used_ + bytes > kHalfBytes) turn();
+  std::byte* const place = memory_ + static_cast<int64_t>(half_) * kHalfBytes + used_;
+  int64_t offset = 0;
+  for (const auto& piece : pieces) {
+    if (piece.bytes > 0) std::memcpy(place + offset, piece.data, static_cast<size_t>(piece.bytes));
+    offset += round_up(piece.bytes, kAlignment);
+  }
+  cuda_check(cudaMemcpyAsync(to, place, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, context_.stream()),
+             "copying");
+  used_ += bytes;
 }
 
 void Staging::turn() {

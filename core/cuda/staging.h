@@ -6,6 +6,9 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
+
+#include "core/cuda/backend.h"
 
 namespace itemloom {
 
@@ -22,6 +25,10 @@ class Staging {
 
   // In the order of the context's stream. `from` may be changed when this returns.
   void copy(const std::byte* from, std::byte* to, int64_t bytes);
+
+  // The same of pieces that come to follow each other, each at the next multiple of kAlignment: one copy, where they
+  // fit into a half.
+  void gather(std::span<const cuda_backend::HostPiece> pieces, std::byte* to);
 
   // The indices of some hundred thousand rows: the host waits for a half only when it is that far ahead.
   static constexpr int64_t kHalfBytes = int64_t{4} << 20;

@@ -215,6 +215,11 @@ void finish_row(const Chunk& chunk, int64_t row) {
   const Sizes& sizes = chunk.sizes;
   float* tops = chunk.work.tops + row * sizes.tile_stride;
   const float* totals = chunk.work.totals + row * sizes.tile_stride;
+  if (chunk.args.targets[chunk.first + row] < 0) {
+    std::fill(tops, tops + sizes.tiles, 0.0f);
+    chunk.args.row_losses[chunk.first + row] = 0;
+    return;
+  }
   const float maximum = greatest(tops, sizes.tiles);
   exponentiate(tops, sizes.tiles, maximum);
   double sum = 0;
@@ -227,6 +232,7 @@ void finish_row(const Chunk& chunk, int64_t row) {
 }
 
 void add_row_gradient(const Chunk& chunk, int64_t row) {
+  if (chunk.args.targets[chunk.first + row] < 0) return;
   const Floats d;
   const Sizes& sizes = chunk.sizes;
   const float* factors = chunk.work.tops + row * sizes.tile_stride;

@@ -33,7 +33,7 @@ __device__ uint32_t keep_bits(const Problem<T>& problem, int head, uint32_t row_
 #pragma unroll
   for (int block = 0; block <= kSpan / 8; ++block) {
     const uint32_t chunk = static_cast<uint32_t>((first_column >> 3) + block);
-    const PhiloxBlock words = philox({chunk, key.stream + static_cast<uint32_t>(head), row_id, key.step},
+    const PhiloxBlock words = philox({chunk, key.stream + static_cast<uint32_t>(head), row_id, key.step()},
                                      static_cast<uint32_t>(key.seed), static_cast<uint32_t>(key.seed >> 32));
 #pragma unroll
     for (int word = 0; word < 4; ++word) {

@@ -65,16 +65,16 @@ __global__ void __launch_bounds__(kThreads) finish_rows(MaskedItemLoss<T> args, 
   const int64_t row = chunk.first + blockIdx.x, items = args.table.rows();
   const float* logits = chunk.logits + blockIdx.x * chunk.stride;
   const int32_t target = args.targets[row];
-  const float target_logit = logits[target];
+  const float target_logit = target < 0 ? 0.0f : logits[target];
   const Scale own = scale_of_thread(logits, items);
   // Unlike cuda::Max, fmaxf gives all threads the same beside a NaN.
   const float top = cuda::reduce_block<kThreads>(own.top, shared, [](float a, float b) { return fmaxf(a, b); });
   const float sum = cuda::block_sum<kThreads>(own.sum * Scale::rescale(own.top, top), shared);
   if (threadIdx.x == 0) {
-    args.row_losses[row] = static_cast<float>(log(double{sum}) + (double{top} - target_logit));
+    args.row_losses[row] = target < 0 ? 0.0f : static_cast<float>(log(double{sum}) + (double{top} - target_logit));
   }
   if (!kGradients) return;
-  const float factor = 1 / sum;
+  const float factor = target < 0 ? 0.0f : 1 / sum;
   T* dz = chunk.dz + blockIdx.x * chunk.stride;
   for (int64_t c = 4 * threadIdx.x; c < items; c += 4 * kThreads) {
     cuda::with_lanes<true>(items - c, [&](auto lanes) {

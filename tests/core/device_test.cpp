@@ -87,6 +87,35 @@ TEST_CASE("what the host has sent may be changed at once, however much it is", "
   });
 }
 
+TEST_CASE("pieces that are sent as one lie behind each other, each at a multiple of the alignment", "[device]") {
+  test::on_every_device([](Device& device) {
+    // The last ones fit together into nothing that they may pass through.
+    for (const std::vector<int64_t>& counts : std::vector<std::vector<int64_t>>{
+             {0}, {3, 0, 16, 17}, {100, 1, 0}, {900000, 5, 140000}, {500000, 3}, {500000, 4, 600000, 600000}}) {
+      std::vector<std::vector<int32_t>> sent;
+      std::vector<cuda_backend::HostPiece> pieces;
+      int64_t bytes = 0;
+      for (const int64_t count : counts) {
+        sent.emplace_back(static_cast<size_t>(count));
+        std::iota(sent.back().begin(), sent.back().end(), static_cast<int32_t>(sent.size()) << 24);
+        bytes += round_up(count * 4, kAlignment);
+      }
+      for (const auto& piece : sent) pieces.push_back({piece.data(), static_cast<int64_t>(piece.size()) * 4});
+      const DeviceBlock block = device.allocate(bytes);
+      device.gather_from_host(pieces, block.data());
+      const std::vector<std::vector<int32_t>> expected = sent;
+      for (auto& piece : sent) std::fill(piece.begin(), piece.end(), -1);
+      const std::byte* place = block.data();
+      for (const auto& piece : expected) {
+        std::vector<int32_t> got(piece.size());
+        device.copy_to_host(reinterpret_cast<const int32_t*>(place), got.data(), static_cast<int64_t>(got.size()));
+        REQUIRE(got == piece);
+        place += round_up(static_cast<int64_t>(piece.size()) * 4, kAlignment);
+      }
+    }
+  });
+}
+
 TEST_CASE("what is copied to pinned memory is there at a mark behind it", "[device]") {
   test::on_every_device([](Device& device) {
     DeviceBlock block = device.allocate(8);

@@ -139,7 +139,10 @@ TEST_CASE("dropout streams are handed out in order", "[tape]") {
   const DropoutKey key = tape.next_dropout();
   REQUIRE(key.stream == 5);
   REQUIRE(key.seed == 77);
-  REQUIRE(key.step == 5);
+  REQUIRE(key.step() == 5);
+  const uint32_t later = 6;
+  tape.take_step_from(&later);
+  REQUIRE(tape.next_dropout().step() == 6);
 }
 
 TEST_CASE("arena chunks never move and are reused after a reset", "[memory]") {

@@ -147,6 +147,65 @@ TEST_CASE("every window comes once an epoch, orders differ between epochs, batch
   }
 }
 
+TEST_CASE("pieces are filled up with rows that count for nothing, to few sizes", "[loader]") {
+  std::vector<int64_t> lengths;
+  for (int64_t i = 0; i < 37; ++i) lengths.push_back(1 + i % 9);
+  const Sequences sequences(lengths);
+  DataConfig data;
+  data.max_length = 9;
+  const Windows windows = sequences.windows(data);
+  LoaderOptions options{.max_length = 9, .batch_sequences = 8, .batch_tokens = 0, .piece_tokens = 20, .seed = 3};
+  const auto loader = [&] {
+    return std::make_unique<Loader>(Vector<const int32_t>(sequences.items.data(), sequences.items.size()), windows,
+                                    Masking(MaskingConfig(), 3, kItems), options);
+  };
+  const auto plain = loader();
+  for (const int64_t bucket : {4, 16, 24}) {
+    CAPTURE(bucket);
+    options.bucket = bucket;
+    const auto filling = loader();
+    const BatchBounds bounds = batch_bounds(windows, options);
+    for (int64_t batch = 0; batch < plain->batches(0); ++batch) {
+      const StepBatch &expected = plain->load(0, batch), &filled = filling->load(0, batch);
+      REQUIRE(filled.masked == expected.masked);
+      REQUIRE(filled.rows == expected.rows);
+      REQUIRE(filled.shard_ends == expected.shard_ends);
+      for (size_t index = 0; index < filled.shard_ends.back(); ++index) {
+        const PackedBatch &piece = filled.pieces[index], &real = expected.pieces[index];
+        REQUIRE(piece.rows() % bucket == 0);
+        REQUIRE(piece.rows() <= bounds.piece_rows);
+        REQUIRE(piece.rows() < real.rows() + bucket + bucket / 4);
+        REQUIRE(piece.masked() % (bucket / 4) == 0);
+        REQUIRE(piece.masked() < real.masked() + bucket / 4);
+        REQUIRE(piece.sequences() == bounds.piece_sequences(piece.rows(), options));
+        const auto begins_with = [](const auto& whole, const auto& part) {
+          return std::equal(part.begin(), part.end(), whole.begin());
+        };
+        REQUIRE(begins_with(piece.items, real.items));
+        REQUIRE(begins_with(piece.positions, real.positions));
+        REQUIRE(begins_with(piece.row_ids, real.row_ids));
+        REQUIRE(begins_with(piece.sequence_offsets, real.sequence_offsets));
+        REQUIRE(begins_with(piece.masked_rows, real.masked_rows));
+        REQUIRE(begins_with(piece.masked_row_ids, real.masked_row_ids));
+        REQUIRE(begins_with(piece.targets, real.targets));
+        REQUIRE(std::is_sorted(piece.sequence_offsets.begin(), piece.sequence_offsets.end()));
+        REQUIRE(piece.sequence_offsets.back() == piece.rows());
+        for (int64_t sequence = 0; sequence < piece.sequences(); ++sequence) {
+          const auto at = static_cast<size_t>(sequence);
+          REQUIRE(piece.sequence_offsets[at + 1] - piece.sequence_offsets[at] <= options.max_length);
+        }
+        for (size_t row = real.masked_rows.size(); row < piece.masked_rows.size(); ++row) {
+          REQUIRE(piece.targets[row] == -1);
+          REQUIRE(piece.masked_rows[row] >= real.rows());
+          REQUIRE(piece.masked_rows[row] == piece.rows() - piece.masked() + static_cast<int64_t>(row));
+        }
+        for (const auto* list : {&piece.items, &piece.positions}) REQUIRE(list->size() == piece.row_ids.size());
+        REQUIRE(*std::max_element(piece.positions.begin(), piece.positions.end()) < options.max_length);
+      }
+    }
+  }
+}
+
 TEST_CASE("the shards of a batch are the batch, about equal in rows, whichever of them a loader fills", "[loader]") {
   std::vector<int64_t> lengths;
   for (int64_t i = 0; i < 53; ++i) lengths.push_back(1 + i * i % 9);

@@ -230,4 +230,19 @@ TEST_CASE("attention on a GPU refuses heads that are too large for it", "[attent
   });
 }
 
+TEST_CASE("attention takes the step of its dropout from memory where it is said to be there", "[attention][device]") {
+  test::on_every_device([](Device& device) {
+    Attention told(device, {{3, 40}, 2, 16, false, 0.3f}), read(device, {{3, 40}, 2, 16, false, 0.3f});
+    const DeviceBlock step = device.allocate(sizeof(uint32_t));
+    device.copy_from_host(&told.key.told_step, step.as<uint32_t>(1).data(), 1);
+    read.key = {told.key.seed, 7, told.key.stream, step.as<uint32_t>(1).data()};
+    for (Attention* each : {&told, &read}) {
+      each->forward();
+      each->backward();
+    }
+    REQUIRE(test::same_bits(told.y.copy(), read.y.copy()));
+    REQUIRE(test::same_bits(told.dqkv.copy(), read.dqkv.copy()));
+  });
+}
+
 }  // namespace itemloom

@@ -17,6 +17,7 @@ struct Case {
   Guarded<float> x{rows * columns, odd}, residual{rows * columns, 2 * odd}, y{rows * columns, 3 * odd};
   Guarded<float> dy{rows * columns, odd}, dx{rows * columns}, dresidual{rows * columns, 5 * odd};
   Guarded<uint32_t> row_ids{rows, 1};
+  DropoutKey key = kKey;
 
   Case(Device& device, int64_t rows, int64_t columns) : device(device), rows(rows), columns(columns) {
     test::fill_random(x, 1);
@@ -34,7 +35,7 @@ struct Case {
                                                       .residual = residual_view(with_residual),
                                                       .row_ids = row_ids.vector(),
                                                       .probability = probability,
-                                                      .key = kKey,
+                                                      .key = key,
                                                       .y = to.matrix(rows, columns)});
     require_intact();
   }
@@ -42,7 +43,7 @@ struct Case {
     test::run_from_host(device, DropoutBackward<float>{.dy = dy.matrix(rows, columns),
                                                        .row_ids = row_ids.vector(),
                                                        .probability = probability,
-                                                       .key = kKey,
+                                                       .key = key,
                                                        .dx = dx.matrix(rows, columns),
                                                        .dresidual = with_residual ? dresidual.matrix(rows, columns)
                                                                                   : Matrix<float>::none()});
@@ -117,7 +118,7 @@ TEST_CASE("dropout may write over its input or its residual", "[dropout][device]
 TEST_CASE("an element whose draw is the threshold is kept, and dropped by the next greater one", "[dropout][device]") {
   test::on_every_device([](Device& device) {
     Case fused(device, 1, 8);
-    const PhiloxBlock words = philox({0, kKey.stream, fused.row_ids[0], kKey.step}, static_cast<uint32_t>(kKey.seed),
+    const PhiloxBlock words = philox({0, kKey.stream, fused.row_ids[0], kKey.step()}, static_cast<uint32_t>(kKey.seed),
                                      static_cast<uint32_t>(kKey.seed >> 32));
     for (int column = 0; column < 8; ++column) {
       const uint32_t word = words[static_cast<size_t>(column / 2)];
@@ -154,6 +155,21 @@ TEST_CASE("dropout gives the same bits for any number of threads and on every pr
       if (first.empty()) first = all;
       REQUIRE(test::same_bits(first, all));
     }
+  });
+}
+
+TEST_CASE("dropout takes the step from memory where it is said to be there", "[dropout][device]") {
+  test::on_every_device([](Device& device) {
+    Case told(device, 5, 37), read(device, 5, 37);
+    const DeviceBlock step = device.allocate(sizeof(uint32_t));
+    device.copy_from_host(&kKey.told_step, step.as<uint32_t>(1).data(), 1);
+    read.key = {kKey.seed, 7, kKey.stream, step.as<uint32_t>(1).data()};
+    for (Case* each : {&told, &read}) {
+      each->forward(0.3f, true, each->y);
+      each->backward(0.3f, true);
+    }
+    REQUIRE(test::same_bits(told.y.copy(), read.y.copy()));
+    REQUIRE(test::same_bits(told.dx.copy(), read.dx.copy()));
   });
 }
 

@@ -16,7 +16,8 @@ struct Case {
   int64_t rows, items, columns;
   bool with_bias = true;
   bool gradients = true;
-  float spread = 1;  // of the hidden rows: logits reach about spread * columns / 3
+  float spread = 1;     // of the hidden rows: logits reach about spread * columns / 3
+  int64_t filling = 0;  // the last rows, which ask for nothing
 };
 
 struct Reference {
@@ -52,6 +53,7 @@ class Problem {
     if (options.rows > 0) targets_[0] = 0;
     if (options.rows > 1) targets_[1] = static_cast<int32_t>(options.items - 1);
     if (options.rows > 3) targets_[3] = targets_[2];
+    std::fill(targets_.end() - options.filling, targets_.end(), -1);
   }
 
   void run_loss(Device& device) {
@@ -79,6 +81,10 @@ class Problem {
                      .dbias = {dbias_.begin(), dbias_.end()}};
     std::vector<double> z(items);
     for (int64_t row = 0; row < case_.rows; ++row) {
+      if (targets_[row] < 0) {
+        result.row_losses.push_back(0);
+        continue;
+      }
       const float* hidden = hidden_.data() + row * columns;
       double greatest = -INFINITY, sum = 0;
       for (int64_t item = 0; item < items; ++item) {
@@ -202,6 +208,20 @@ TEST_CASE("logits of up to a thousand keep the masked-item loss finite and exact
     // A float logit of 1e3 is itself only known to 6e-5; the loss is the difference of two.
     verify(device, {.rows = 35, .items = 500, .columns = 33, .spread = 90}, 2e-4);
     verify(device, {.rows = 35, .items = 500, .columns = 3, .spread = 600}, 2e-4);
+  });
+}
+
+TEST_CASE("rows that fill up a batch count for nothing in the masked-item loss", "[masked_item_loss][device]") {
+  test::on_every_device([](Device& device) {
+    for (bool gradients : {true, false}) {
+      verify(device, {.rows = 33, .items = 31, .columns = 8, .gradients = gradients, .filling = 5});
+      verify(device, {.rows = 3, .items = 200, .columns = 3, .gradients = gradients, .filling = 3});
+    }
+    Problem without({.rows = 28, .items = 200, .columns = 16}),
+        with({.rows = 33, .items = 200, .columns = 16, .filling = 5});
+    without.run_loss(device);
+    with.run_loss(device);
+    REQUIRE(with.loss() == without.loss());
   });
 }
 

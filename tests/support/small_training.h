@@ -45,7 +45,7 @@ struct History : Sequences {
 class SmallTraining {
  public:
   SmallTraining(Communicator& communicator, const Config& config, const History& history, DeviceKind kind)
-      : device(kind, communicator.rank()),
+      : device(kind, communicator.rank(), precision_on(kind, config.training)),
         instance(device, config.model, kItems, kMaxLength, 1, communicator, config.optimizer.sharded),
         plan_(shard_plan(config.training, communicator)),
         loader_(history.all_items(), history.windows(kMaxLength), Masking(config.masking, 1, kItems),
@@ -54,6 +54,7 @@ class SmallTraining {
                  .batch_tokens = 0,
                  .piece_tokens = config.training.micro_batch_tokens,
                  .seed = 1,
+                 .bucket = config.training.cuda_graphs ? config.training.graph_bucket : 0,
                  .shards = plan_.shards,
                  .first_shard = plan_.first_shard,
                  .local_shards = plan_.local_shards}),

@@ -132,6 +132,12 @@ TEST_CASE("Refusals on the way through the whole config name file, line and key"
                         file + ": training.precision is " + precision +
                             ", but device cpu computes in fp32 only; set it to fp32, or device to cuda");
   }
+  REQUIRE_THROWS_WITH(
+      load_config(file, {"training.cuda_graphs=true"}),
+      file + ": training.cuda_graphs is true, but device cpu has no graphs; set it to false, or device to cuda");
+  REQUIRE_THROWS_WITH(load_config(file, {"device=cuda", "training.graph_bucket=64"}),
+                      "--set training.graph_bucket=64: training.graph_bucket has no effect here, only when "
+                      "training.cuda_graphs is true; remove it or set it to null");
   REQUIRE(load_config(file, {"device=cuda", "training.precision=bf16"}).values.training.precision == "bf16");
   REQUIRE_THROWS_WITH(load_config(file, {"training.gradient_exchange=bf16"}),
                       file +

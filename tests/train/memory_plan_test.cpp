@@ -41,7 +41,10 @@ struct History : test::Sequences {
 
 TEST_CASE("no piece of any batch needs more than was planned, and a full one little less", "[memory_plan][device]") {
   test::on_every_device([](Device& device) {
-    const History history;
+    History history;
+    // Pieces are then filled up.
+    history.config.training.cuda_graphs = device.kind() == DeviceKind::kCuda;
+    history.config.training.graph_bucket = 16;
     const auto self = make_self_communicator();
     const MemoryPlan plan = plan_memory(history.config, history.windows(kMaxLength), kItems, *self);
     ModelInstance instance(device, history.config.model, kItems, kMaxLength, 1);
@@ -96,6 +99,10 @@ TEST_CASE("a plan counts copies, waiting gradients, shares and workspace as the 
   REQUIRE(bf16.parameters == plain.parameters * 3 / 2);
   REQUIRE(bf16.activations < plain.activations * 2 / 3);
   REQUIRE(bf16.workspace > int64_t{32} << 20);
+  history.config.training.cuda_graphs = true;
+  history.config.training.graph_bucket = 64;
+  REQUIRE(planned().activations > bf16.activations);
+  history.config.training.cuda_graphs = false;
   history.config.training.micro_batch_tokens = 20;
   REQUIRE(planned().activations < bf16.activations);
   // A rank alone exchanges nothing; two have one bucket here, which holds all gradients.

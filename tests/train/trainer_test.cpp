@@ -193,12 +193,17 @@ TEST_CASE("steps 3 to 10 wait for a GPU only while it has the next step to do, a
   }
   REQUIRE(history.offsets.back() <= static_cast<int64_t>(history.items.size()));
   test::Threads one(1);
+  struct Way {
+    bool sharded, graphs;
+  };
   for (const int ranks : {1, 2}) {
-    for (const bool sharded : {false, true}) {
+    for (const auto& [sharded, graphs] : {Way{false, false}, {true, false}, {false, true}}) {
       if (sharded && ranks == 1) continue;
-      CAPTURE(ranks, sharded);
+      CAPTURE(ranks, sharded, graphs);
       Config config = config_of(sharded);
       if (sharded) config.training.gradient_exchange = "bf16";
+      config.training.cuda_graphs = graphs;
+      config.training.graph_bucket = 16;
       config.masking.probability = 1;
       config.masking.mask_last_share = 0;
       Counts before, after, end;

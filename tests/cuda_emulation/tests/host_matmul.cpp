@@ -358,6 +358,44 @@ void values_of_cublas() {
   EXPECT_CUBLAS(cublasDestroy(handle));
 }
 
+// A graph multiplies what its operands hold when it runs, again and again.
+void products_in_a_graph() {
+  const TestMatrix a(9, 12, CUDA_R_32F, 1), b(12, 7, CUDA_R_32F, 2), d(9, 7, CUDA_R_32F, 3);
+  Lt lt;
+  cublasLtMatmulHeuristicResult_t result;
+  EXPECT_CUBLAS(lt.choose(a, b, d, result));
+  cudaStream_t stream = nullptr;
+  EXPECT_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  EXPECT_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  {
+    const float one = 1, zero = 0;
+    EXPECT_CUDA(cudaMemsetAsync(d.device, 0, 9 * 7 * sizeof(float), stream));
+    for (const float* beta : {&zero, &one}) {
+      EXPECT_CUBLAS(cublasLtMatmul(lt.handle, lt.description, &one, a.device, a.layout, b.device, b.layout, beta,
+                                   d.device, d.layout, d.device, d.layout, &result.algo, lt.workspace, kWorkspaceBytes,
+                                   stream));
+    }
+  }
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t executable = nullptr;
+  EXPECT_CUDA(cudaStreamEndCapture(stream, &graph));
+  EXPECT_CUDA(cudaGraphInstantiate(&executable, graph, 0));
+  EXPECT(d.read() == d.values);
+  std::vector<float> results[2];
+  for (std::vector<float>& values : results) {
+    EXPECT_CUDA(cudaGraphLaunch(executable, stream));
+    EXPECT_CUDA(cudaStreamSynchronize(stream));
+    EXPECT(error_of(a, false, b, false, d, 2, 0, kFloatRounding) < 4);
+    values = d.read();
+  }
+  EXPECT(results[0] == results[1]);
+  EXPECT_CUDA(cudaMemset(a.device, 0, 9 * 12 * sizeof(float)));
+  EXPECT_CUDA(cudaDeviceSynchronize());
+  EXPECT_CUDA(cudaGraphLaunch(executable, stream));
+  EXPECT_CUDA(cudaStreamSynchronize(stream));
+  EXPECT(d.read() == std::vector<float>(9 * 7, 0.0f));
+}
+
 void is_reasonably_fast() {
   const TestMatrix a(512, 512, CUDA_R_32F, 1), b(512, 512, CUDA_R_32F, 2), d(512, 512, CUDA_R_32F, 3);
   Lt lt;
@@ -378,6 +416,7 @@ int main() {
   expect_success("values of rows first", checked, values_of_rows_first);
   expect_success("values of epilogues", checked, values_of_epilogues);
   expect_success("values of cuBLAS", checked, values_of_cublas);
+  expect_success("products in a graph", checked, products_in_a_graph);
   expect_success("wrong problems are refused", {}, wrong_problems_are_refused);
   expect_success("algorithms want what they were chosen for", {}, algorithms_want_what_they_were_chosen_for);
   expect_success("a large product", lazy, is_reasonably_fast);
