@@ -8,7 +8,9 @@
 
 #include "core/bf16.h"
 #include "core/device.h"
+#include "core/parallel.h"
 #include "core/view.h"
+#include "kernels/scratch.h"
 
 namespace itemloom {
 
@@ -38,7 +40,16 @@ struct LayerNormBackward {
   Vector<float> dbeta;   // (C), added into
 };
 void launch(CpuStream stream, const LayerNormBackward<float>& args);
+int64_t scratch_bytes(CpuStream stream, const LayerNormBackward<float>& args);
 void launch(CudaStream stream, const LayerNormBackward<float>& args);
 void launch(CudaStream stream, const LayerNormBackward<Bf16>& args);
+
+// Rows whose gradients of gamma and beta make one partial row on CUDA.
+inline constexpr int kLayerNormSumRows = 16;
+template <class T>
+int64_t scratch_bytes(CudaStream, const LayerNormBackward<T>& args) {
+  const int64_t sums = block_count(args.x.rows(), kLayerNormSumRows) * 2 * args.x.columns();
+  return sums * static_cast<int64_t>(sizeof(float));
+}
 
 }  // namespace itemloom

@@ -168,7 +168,7 @@ struct Gradient {
 
 void layer_norm_backward(CpuStream stream, const LayerNormBackward<float>& args) {
   const int64_t columns = args.x.columns(), blocks = block_count(args.x.rows(), kSumRows);
-  float* partials = stream.scratch->take<float>(blocks * 2 * columns);
+  auto* partials = reinterpret_cast<float*>(stream.scratch->take<std::byte>(scratch_bytes(stream, args)));
   parallel_blocks(args.x.rows(), kSumRows, [&](int64_t begin, int64_t end) HWY_ATTR {
     float* sums = partials + begin / kSumRows * 2 * columns;
     std::fill(sums, sums + 2 * columns, 0.0f);
@@ -199,6 +199,11 @@ void launch(CpuStream stream, const LayerNormForward<float>& args) {
 
 void launch(CpuStream stream, const LayerNormBackward<float>& args) {
   HWY_DYNAMIC_DISPATCH(layer_norm_backward)(stream, args);
+}
+
+int64_t scratch_bytes(CpuStream, const LayerNormBackward<float>& args) {
+  const int64_t sums = block_count(args.x.rows(), HWY_NAMESPACE::kSumRows) * 2 * args.x.columns();
+  return sums * static_cast<int64_t>(sizeof(float));
 }
 
 }  // namespace itemloom

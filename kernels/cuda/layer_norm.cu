@@ -15,7 +15,7 @@ namespace cuda_layer_norm {
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / cuda::kWarp;
 constexpr int64_t kLongestWarpRow = 1024;
-constexpr int kRows = 16;
+constexpr int kRows = kLayerNormSumRows;
 
 // body(column, lanes) for the fours of a row that fall to this of kGroup threads.
 template <bool kAligned, int kGroup, class Body>
@@ -159,7 +159,7 @@ void backward(CudaStream stream, const LayerNormBackward<T>& args) {
   const int64_t columns = args.x.columns(), blocks = block_count(args.x.rows(), kRows);
   if (blocks == 0 || columns == 0) return;
   const bool aligned = columns % 4 == 0 && cuda::fours_aligned(args.dy.data(), args.x.data(), args.gamma.data());
-  float* partials = stream.context->scratch<float>(blocks * 2 * columns);
+  float* partials = reinterpret_cast<float*>(stream.context->scratch(scratch_bytes(stream, args)));
   cuda::start(stream, "layer_norm_backward", aligned ? add_gradients<true, T> : add_gradients<false, T>,
               cuda::grid(blocks), kThreads, 0, args, partials);
   cuda::add_partials(stream, {.rows = partials, .count = blocks, .columns = columns, .stride = 2 * columns},
