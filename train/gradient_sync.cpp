@@ -30,6 +30,16 @@ bool overlap(const ParameterInfo& parameter, FlatRange bucket) {
 
 }  // namespace
 
+std::vector<FlatRange> bucket_shares(int64_t floats, int rank, int ranks) {
+  std::vector<FlatRange> shares;
+  for (const FlatRange& bucket : cut_into_buckets(floats, ranks)) {
+    const FlatRange share = share_of(bucket, rank, ranks);
+    if (share.size() > 0) shares.push_back(share);
+  }
+  std::reverse(shares.begin(), shares.end());
+  return shares;
+}
+
 GradientSync::GradientSync(Communicator& communicator, ExchangeBuffer& gradients, const ParameterStore& store,
                            bool sharded)
     : communicator_(communicator),
@@ -55,16 +65,6 @@ GradientSync::~GradientSync() {
   }
   changed_.notify_all();
   thread_.join();
-}
-
-std::vector<FlatRange> GradientSync::shares() const {
-  std::vector<FlatRange> shares;
-  for (const FlatRange& bucket : buckets_) {
-    const FlatRange share = share_of(bucket, communicator_.rank(), communicator_.size());
-    if (share.size() > 0) shares.push_back(share);
-  }
-  std::reverse(shares.begin(), shares.end());
-  return shares;
 }
 
 void GradientSync::parameter_ready(int parameter) {
