@@ -17,6 +17,12 @@ namespace {
 CudaContext* make_context(int) {
   refuse();
 }
+void reserve_scratch(CudaContext&, int64_t) {
+  refuse();
+}
+int64_t scratch_size(const CudaContext&) {
+  refuse();
+}
 std::byte* allocate(int64_t) {
   refuse();
 }

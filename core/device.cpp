@@ -56,6 +56,19 @@ Device::Device(DeviceKind kind, int ordinal, Precision precision) : kind_(kind),
   if (kind == DeviceKind::kCuda) cuda_.reset(cuda_backend::make_context(ordinal));
 }
 
+void Device::reserve_scratch(int64_t bytes) {
+  if (cuda_) {
+    cuda_backend::reserve_scratch(*cuda_, bytes);
+  } else {
+    scratch_.reserve(bytes);
+  }
+}
+
+int64_t Device::scratch_size() const {
+  if (kind_ == DeviceKind::kPlanning) return planned_scratch_;
+  return cuda_ ? cuda_backend::scratch_size(*cuda_) : scratch_.bytes();
+}
+
 void Device::copy(const void* from, void* to, int64_t bytes, cuda_backend::Direction direction) {
   if (bytes == 0 || kind_ == DeviceKind::kPlanning) return;
   if (cuda_) {
@@ -116,6 +129,14 @@ HostImage::HostImage(Device& device, Vector<float> floats) : device_(device), fl
 
 void HostImage::upload() {
   if (image_.data() != floats_.data()) device_.copy_from_host(image_.data(), floats_.data(), floats_.size());
+}
+
+HostCopy::HostCopy(Device& device, Vector<const float> floats) : floats_(floats) {
+  if (device.kind() == DeviceKind::kCpu || !floats) return;
+  memory_ = HostBlock(floats.size() * static_cast<int64_t>(sizeof(float)));
+  float* copy = reinterpret_cast<float*>(memory_.data());
+  device.copy_to_host(floats.data(), copy, floats.size());
+  floats_ = Vector<const float>(copy, floats.size());
 }
 
 void select_cpu_kernels() {

@@ -2,6 +2,7 @@
 // run(device, LayerNormForward{...}) and never name a backend.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -95,6 +96,10 @@ class Device {
   explicit Device(DeviceKind kind = DeviceKind::kCpu, int ordinal = 0, Precision precision = Precision::kFp32);
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
+  // One that computes nothing and counts what a device of this kind would need.
+  static Device planning(DeviceKind kind, Precision precision) {
+    return Device(DeviceKind::kPlanning, kind, precision);
+  }
 
   DeviceKind kind() const { return kind_; }
   Precision precision() const { return precision_; }
@@ -103,6 +108,14 @@ class Device {
   CudaContext* cuda() { return cuda_.get(); }
 
   DeviceBlock allocate(int64_t bytes) { return DeviceBlock(kind_, bytes); }
+
+  // Takes the working memory of kernels before the first of them, so that no launch waits for more of it; what there
+  // is, or on a planning device the most that a kernel was to be run with.
+  void reserve_scratch(int64_t bytes);
+  int64_t scratch_size() const;
+  // On a planning device: notes what a kernel would need (kernels/scratch.h).
+  template <class Arguments>
+  void plan(const Arguments& arguments);
 
   // Between memory of the host and memory of this device, which on the CPU are one.
   template <class T>
@@ -131,14 +144,18 @@ class Device {
   void synchronize();
 
  private:
+  Device(DeviceKind kind, DeviceKind planned, Precision precision)
+      : kind_(kind), planned_(planned), precision_(precision) {}
   void copy(const void* from, void* to, int64_t bytes, cuda_backend::Direction direction);
 
   struct DeleteCuda {
     void operator()(CudaContext* context) const { cuda_backend::delete_context(context); }
   };
   DeviceKind kind_;
+  DeviceKind planned_ = DeviceKind::kPlanning;  // for which kind it plans
   Precision precision_;
   Scratch scratch_;
+  int64_t planned_scratch_ = 0;
   std::unique_ptr<CudaContext, DeleteCuda> cuda_;
 };
 
@@ -180,16 +197,39 @@ class HostImage {
   HostBlock memory_;
 };
 
+// Floats of a device where the host can read them: on the CPU they are that memory itself.
+class HostCopy {
+ public:
+  HostCopy(Device& device, Vector<const float> floats);
+
+  Vector<const float> floats() const { return floats_; }
+
+ private:
+  HostBlock memory_;
+  Vector<const float> floats_;
+};
+
 // bf16 is a GPU's alone: those kernels have no launch() for the CPU.
 template <class Arguments>
 concept RunsOnCpu = requires(CpuStream stream, const Arguments& arguments) {
   launch(stream, arguments);
 };
 
+template <class Arguments>
+void Device::plan(const Arguments& arguments) {
+  if (planned_ == DeviceKind::kCuda) {
+    if constexpr (requires { scratch_bytes(CudaStream(), arguments); }) {
+      planned_scratch_ = std::max(planned_scratch_, scratch_bytes(CudaStream(), arguments));
+    }
+  } else if constexpr (requires { scratch_bytes(CpuStream(), arguments); }) {
+    planned_scratch_ = std::max(planned_scratch_, scratch_bytes(CpuStream(), arguments));
+  }
+}
+
 // The one dispatch from a device to a backend's launch().
 template <class Arguments>
 void run(Device& device, const Arguments& arguments) {
-  if (device.kind() == DeviceKind::kPlanning) return;
+  if (device.kind() == DeviceKind::kPlanning) return device.plan(arguments);
 #ifdef ITEMLOOM_CUDA
   if (device.kind() == DeviceKind::kCuda) return launch(device.cuda_stream(), arguments);
 #endif

@@ -43,11 +43,14 @@ HostBlock::~HostBlock() {
   if (data_) munmap(data_, static_cast<size_t>(bytes_));
 }
 
+void Scratch::reserve(int64_t bytes) {
+  if (bytes <= block_.bytes()) return;
+  block_ = HostBlock();
+  block_ = HostBlock(bytes);
+}
+
 std::byte* Scratch::take_bytes(int64_t bytes) {
-  if (bytes > block_.bytes()) {
-    block_ = HostBlock();
-    block_ = HostBlock(bytes + bytes / 4);
-  }
+  if (bytes > block_.bytes()) reserve(bytes + bytes / 4);
   return block_.data();
 }
 

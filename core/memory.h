@@ -42,6 +42,9 @@ class Scratch {
   T* take(int64_t count) {
     return reinterpret_cast<T*>(take_bytes(count * static_cast<int64_t>(sizeof(T))));
   }
+  // Takes so much, unless there is as much already.
+  void reserve(int64_t bytes);
+  int64_t bytes() const { return block_.bytes(); }
 
  private:
   std::byte* take_bytes(int64_t bytes);

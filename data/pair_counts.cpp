@@ -80,18 +80,6 @@ void PairCounts::invert(int64_t item_count) {
   }
 }
 
-void PairCounts::row(int64_t item, Vector<int32_t> counts) const {
-  CHECK(counts.size() == item_count(), "a row of ", counts.size(), " counts for ", item_count(), " items");
-  std::fill(counts.begin(), counts.end(), 0);
-  for (int64_t place = item_offsets_[static_cast<size_t>(item)]; place < item_offsets_[static_cast<size_t>(item) + 1];
-       ++place) {
-    const size_t unit = static_cast<size_t>(item_units_[static_cast<size_t>(place)]);
-    for (int64_t index = unit_offsets_[unit]; index < unit_offsets_[unit + 1]; ++index) {
-      ++counts[unit_items_[static_cast<size_t>(index)]];
-    }
-  }
-}
-
 void PairCounts::add_row(int64_t item, Vector<int32_t> counts, std::vector<int32_t>& touched) const {
   CHECK(counts.size() == item_count(), "a row of ", counts.size(), " counts for ", item_count(), " items");
   for (int64_t place = item_offsets_[static_cast<size_t>(item)]; place < item_offsets_[static_cast<size_t>(item) + 1];

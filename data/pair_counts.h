@@ -40,12 +40,9 @@ class PairCounts {
     return item_offsets_[static_cast<size_t>(item) + 1] - item_offsets_[static_cast<size_t>(item)];
   }
 
-  // counts[j] = units that hold both `item` and j, and units_of(item) at j == item. counts (V), overwritten.
-  void row(int64_t item, Vector<int32_t> counts) const;
-
-  // The same where most counts stay zero: `counts` (V) comes in as zeros, and the items whose count is above zero
-  // (`item` itself among them, if any unit holds it) are appended to `touched` in a fixed order. The caller sets those
-  // counts back to zero before the next row.
+  // counts[j] += units that hold both `item` and j, and units_of(item) at j == item. `counts` (V) comes in as zeros,
+  // which most of them stay: the items whose count is above zero (`item` itself among them, if any unit holds it) are
+  // appended to `touched` in a fixed order. The caller sets those counts back to zero before the next row.
   void add_row(int64_t item, Vector<int32_t> counts, std::vector<int32_t>& touched) const;
 
  private:

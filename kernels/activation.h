@@ -8,7 +8,9 @@
 
 #include "core/bf16.h"
 #include "core/device.h"
+#include "core/parallel.h"
 #include "core/view.h"
+#include "kernels/scratch.h"
 
 namespace itemloom {
 
@@ -33,7 +35,15 @@ struct ActivationBackward {
   Vector<float> dbias;  // (C), added into: the sum over the rows of dx
 };
 void launch(CpuStream stream, const ActivationBackward<float>& args);
+int64_t scratch_bytes(CpuStream stream, const ActivationBackward<float>& args);
 void launch(CudaStream stream, const ActivationBackward<float>& args);
 void launch(CudaStream stream, const ActivationBackward<Bf16>& args);
+
+// Rows whose gradients of the bias make one partial row on CUDA.
+inline constexpr int kActivationSumRows = 32;
+template <class T>
+int64_t scratch_bytes(CudaStream, const ActivationBackward<T>& args) {
+  return block_count(args.x.rows(), kActivationSumRows) * args.x.columns() * static_cast<int64_t>(sizeof(float));
+}
 
 }  // namespace itemloom

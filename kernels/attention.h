@@ -30,6 +30,7 @@
 #include "core/device.h"
 #include "core/rng.h"
 #include "core/view.h"
+#include "kernels/scratch.h"
 
 namespace itemloom {
 
@@ -71,5 +72,13 @@ struct AttentionBackward {
 void launch(CpuStream stream, const AttentionBackward<float>& args);
 void launch(CudaStream stream, const AttentionBackward<float>& args);
 void launch(CudaStream stream, const AttentionBackward<Bf16>& args);
+template <class T>
+int64_t scratch_bytes(CudaStream, const AttentionBackward<T>& args) {
+  const int64_t queries = args.y.rows();
+  return cuda_scratch_bytes({args.heads * queries * int64_t{sizeof(float)}, queries * int64_t{sizeof(int32_t)}});
+}
+// On the CPU it depends on the longest sequence, which no extent of an argument tells; of either direction, for C
+// columns and H heads.
+int64_t attention_scratch_bytes(CpuStream stream, int64_t hidden, int64_t heads, int64_t longest);
 
 }  // namespace itemloom

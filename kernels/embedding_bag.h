@@ -12,7 +12,9 @@
 
 #include "core/bf16.h"
 #include "core/device.h"
+#include "core/parallel.h"
 #include "core/view.h"
+#include "kernels/scratch.h"
 
 namespace itemloom {
 
@@ -43,5 +45,20 @@ struct EmbeddingBagBackward {
 void launch(CpuStream stream, const EmbeddingBagBackward<float>& args);
 void launch(CudaStream stream, const EmbeddingBagBackward<float>& args);
 void launch(CudaStream stream, const EmbeddingBagBackward<Bf16>& args);
+
+int64_t scratch_bytes(CpuStream stream, const EmbeddingBagBackward<float>& args);
+
+// Occurrences of an id that are summed into one partial row on CUDA.
+inline constexpr int64_t kEmbeddingBagPiece = 64;
+// What a radix sort of so many pairs of 32 bits takes on CUDA, at most: another copy of them and counters.
+constexpr int64_t most_sort_bytes(int64_t pairs) {
+  return 9 * pairs + (int64_t{1} << 20);
+}
+template <class T>
+int64_t scratch_bytes(CudaStream, const EmbeddingBagBackward<T>& args) {
+  const int64_t n = args.ids.size(), words = 4 * n;
+  const int64_t partials = 2 * block_count(n, kEmbeddingBagPiece) * args.dtable.columns() * int64_t{sizeof(float)};
+  return cuda_scratch_bytes({words, words, words, most_sort_bytes(n), words, words, words, 2 * words, partials});
+}
 
 }  // namespace itemloom

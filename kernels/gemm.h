@@ -34,6 +34,7 @@ struct Gemm {
   bool tf32 = false;
 };
 void launch(CpuStream stream, const Gemm<float>& args);
+int64_t scratch_bytes(CpuStream stream, const Gemm<float>& args);
 void launch(CudaStream stream, const Gemm<float>& args);
 void launch(CudaStream stream, const Gemm<Bf16>& args);
 void launch(CudaStream stream, const Gemm<Bf16, float>& args);

@@ -18,8 +18,10 @@
 
 #include "core/bf16.h"
 #include "core/device.h"
+#include "core/parallel.h"
 #include "core/rng.h"
 #include "core/view.h"
+#include "kernels/scratch.h"
 
 namespace itemloom {
 
@@ -58,9 +60,21 @@ struct LayerNormBackward {
   Vector<float> dbias;   // (C), added into, or none()
   Vector<float> dgamma;  // (C), added into
   Vector<float> dbeta;   // (C), added into
+
+  // Of a block of rows: sums for dgamma, dbeta and, where it is given, dbias.
+  constexpr int64_t sums_columns() const { return (dbias ? 3 : 2) * sum.columns(); }
 };
 void launch(CpuStream stream, const LayerNormBackward<float>& args);
+int64_t scratch_bytes(CpuStream stream, const LayerNormBackward<float>& args);
 void launch(CudaStream stream, const LayerNormBackward<float>& args);
 void launch(CudaStream stream, const LayerNormBackward<Bf16>& args);
+
+// Rows whose gradients of gamma, beta and bias make one partial row on CUDA.
+inline constexpr int kLayerNormSumRows = 16;
+template <class T>
+int64_t scratch_bytes(CudaStream, const LayerNormBackward<T>& args) {
+  const int64_t sums = block_count(args.sum.rows(), kLayerNormSumRows) * args.sums_columns();
+  return sums * static_cast<int64_t>(sizeof(float));
+}
 
 }  // namespace itemloom

@@ -23,6 +23,7 @@
 #include "core/bf16.h"
 #include "core/device.h"
 #include "core/view.h"
+#include "kernels/scratch.h"
 
 namespace itemloom {
 
@@ -56,7 +57,14 @@ struct MaskedItemLoss {
   bool tf32 = false;
 };
 void launch(CpuStream stream, const MaskedItemLoss<float>& args);
+int64_t scratch_bytes(CpuStream stream, const MaskedItemLoss<float>& args);
 void launch(CudaStream stream, const MaskedItemLoss<float>& args);
 void launch(CudaStream stream, const MaskedItemLoss<Bf16>& args);
+template <class T>
+int64_t scratch_bytes(CudaStream, const MaskedItemLoss<T>& args) {
+  const LossTile tile = loss_tile<T>(args.hidden.rows(), args.table.rows());
+  const int64_t numbers = tile.rows * tile.stride;
+  return cuda_scratch_bytes({numbers * int64_t{sizeof(float)}, tile.bytes - numbers * int64_t{sizeof(float)}});
+}
 
 }  // namespace itemloom

@@ -3,7 +3,9 @@
 
 #include "core/bf16.h"
 #include "core/device.h"
+#include "core/parallel.h"
 #include "core/view.h"
+#include "kernels/scratch.h"
 
 namespace itemloom {
 
@@ -25,7 +27,15 @@ struct ColumnSum {
   Vector<float> y;    // (C), added into
 };
 void launch(CpuStream stream, const ColumnSum<float>& args);
+int64_t scratch_bytes(CpuStream stream, const ColumnSum<float>& args);
 void launch(CudaStream stream, const ColumnSum<float>& args);
 void launch(CudaStream stream, const ColumnSum<Bf16>& args);
+
+// Rows that make one partial row on CUDA.
+inline constexpr int64_t kColumnSumRows = 64;
+template <class T>
+int64_t scratch_bytes(CudaStream, const ColumnSum<T>& args) {
+  return block_count(args.x.rows(), kColumnSumRows) * args.x.columns() * static_cast<int64_t>(sizeof(float));
+}
 
 }  // namespace itemloom

@@ -137,6 +137,11 @@ LAUNCHES = [
     ("count_ranks", r"cuda_rank_counts::count_ranks", 256, no_shared),
     # Room for power_of_two(k + 1024) keys; 16 KiB for any k of up to 1,024.
     ("top_k", r"cuda_top_k::best_of_rows", 256, lambda: 16384),
+    ("top_k_sort_keys", r"cuda_top_k::make_sort_keys", 256, no_shared),
+    ("top_k_take_first", r"cuda_top_k::take_first", 256, no_shared),
+    ("exclude_columns", r"cuda_top_k::exclude_columns", 32, no_shared),
+    ("log_sum_exp", r"cuda_log_sum_exp::log_sum_exp", 256, no_shared),
+    ("unit_rows", r"cuda_unit_rows::unit_rows", 256, no_shared),
     # CUB's: it chooses threads by what it finds at run time.
     ("radix sort", r"\bcub::", None, no_shared),
     # What profilers show of cuBLASLt.

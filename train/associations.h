@@ -30,21 +30,27 @@ class Associations {
   std::string count_unit() const { return count_unit_name(counts_.unit()); }
   // The `count` items of highest score given `item`, best first.
   std::vector<Association> best(int32_t item, int64_t count);
-  // The same for a block of items [first, first + items): a row each.
+  // The same for a block of items [first, first + items): a row each. The caller keeps them to ScoreTile::rows().
   std::vector<std::vector<Association>> best_of_block(int32_t first, int64_t items, int64_t count);
   Association between(int32_t item, int32_t other);
 
  private:
-  // P(. | item) for items [first, first + count), (count, V) with 0 at the item itself.
-  void probabilities(int32_t first, int64_t count);
-  Association describe(int32_t item, int32_t other, float score, Vector<const int32_t> counts) const;
+  // How often an item is together with each other one.
+  struct CountedRow {
+    std::vector<int32_t> counts, touched;
+    void assign(const PairCounts& pairs, int32_t item);
+  };
+
+  // Puts the logits given each of these items, themselves excluded, into the scorer's tile.
+  void score(int32_t first, int64_t rows);
+  Association describe(int32_t item, int32_t other, double log_probability, int32_t count) const;
 
   OpenedRun& run_;
   ModelScorer scorer_;
   PairCounts counts_;
   std::vector<int64_t> item_counts_;  // training interactions
   double interactions_ = 0;
-  std::vector<float> scores_;  // what probabilities() gave
+  std::vector<CountedRow> counted_;  // by thread
 };
 
 // Sequences as pair counts see them: the training parts.

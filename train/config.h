@@ -177,9 +177,10 @@ struct Config {
     visit.group("optimizer", optimizer, {.help = "How parameters are updated."});
     visit.group("evaluation", evaluation, {.help = "What is measured on held-out items."});
     visit.group("export", export_, {.help = "What `itemloom export` writes."});
-    visit.field("device", device,
-                {.help = "Where to train and evaluate; what asks a finished run computes on the CPU.",
-                 .choices = {"cpu", "cuda"}});
+    visit.field(
+        "device", device,
+        {.help = "Where to train, and where what asks a finished run computes unless its --device says otherwise.",
+         .choices = {"cpu", "cuda"}});
   }
 };
 

@@ -84,16 +84,23 @@ nlohmann::ordered_json EvaluationResult::to_json() const {
   return object;
 }
 
-EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, const std::string& split,
-                          const EvaluationConfig& config, const std::vector<NamedScorer>& scorers,
-                          Communicator& communicator) {
-  CHECK(cases.size_of_all() > 0, "there is nothing to evaluate in the ", split, " split");
+std::vector<RankingCase> ranking_cases(const Dataset& dataset, const EvaluationCases& cases) {
   std::vector<RankingCase> questions;
   questions.reserve(cases.cases.size());
   for (const EvaluationCase& one : cases.cases) {
     questions.push_back({.history = dataset.items.slice(dataset.offsets[one.sequence], one.history_end),
                          .targets = cases.targets_of(one)});
   }
+  return questions;
+}
+
+EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, const std::string& split,
+                          const EvaluationConfig& config, const std::vector<NamedScorer>& scorers,
+                          Communicator& communicator) {
+  CHECK(cases.size_of_all() > 0, "there is nothing to evaluate in the ", split, " split");
+  const std::vector<RankingCase> questions = ranking_cases(dataset, cases);
+  std::vector<int64_t> target_counts;
+  for (const RankingCase& one : questions) target_counts.push_back(one.targets.size());
   std::vector<Scorer*> rankers;
   for (const NamedScorer& one : scorers) rankers.push_back(one.scorer);
   std::vector<TargetRanks> ranks = rank_targets(rankers, questions, config.batch_size);

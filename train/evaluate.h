@@ -49,6 +49,8 @@ struct NamedScorer {
 EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, const std::string& split,
                           const EvaluationConfig& config, const std::vector<NamedScorer>& scorers,
                           Communicator& communicator);
+// What this rank is asked then.
+std::vector<RankingCase> ranking_cases(const Dataset& dataset, const EvaluationCases& cases);
 // By one process on its own.
 EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, const std::string& split,
                           const EvaluationConfig& config, const std::vector<NamedScorer>& scorers);

@@ -1,8 +1,6 @@
 #include "train/export.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <list>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
@@ -11,59 +9,34 @@
 #include "core/files.h"
 #include "core/hdf5.h"
 #include "data/text.h"
-#include "kernels/gemm.h"
-#include "kernels/top_k.h"
 #include "train/associations.h"
 #include "train/evaluate.h"
+#include "train/neighbors.h"
 
 namespace itemloom {
 namespace {
 
-// Items whose scores against the whole catalogue are held at a time.
+// Items whose scores against the whole catalogue are held at a time, at most.
 constexpr int64_t kItemBlock = 256;
 
-std::vector<float> unit_rows(Matrix<const float> table) {
-  std::vector<float> unit(table.begin(), table.end());
-  for (int64_t row = 0; row < table.rows(); ++row) {
-    float* values = unit.data() + row * table.columns();
-    double sum = 0;
-    for (int64_t i = 0; i < table.columns(); ++i) sum += double{values[i]} * values[i];
-    const float scale = sum > 0 ? static_cast<float>(1 / std::sqrt(sum)) : 0.0f;
-    for (int64_t i = 0; i < table.columns(); ++i) values[i] *= scale;
-  }
-  return unit;
-}
+// What an export holds of the model, where the host can read it.
+struct ExportedModel {
+  explicit ExportedModel(OpenedRun& run)
+      : columns(run.instance->model().item_embeddings().columns()),
+        table(*run.device, flat(run.instance->model().item_embeddings())),
+        bias(*run.device, run.instance->model().output_bias()),
+        mask(*run.device, run.instance->model().mask_embedding()) {}
 
-// Nearest items of a block of items, by dot product of the table's rows.
-class NeighborSearch {
- public:
-  NeighborSearch(OpenedRun& run, Similarity similarity)
-      : device_(*run.device),
-        table_(run.instance->model().item_embeddings()),
-        unit_(similarity == Similarity::kCosine ? unit_rows(table_) : std::vector<float>()) {
-    if (similarity == Similarity::kCosine) table_ = Matrix<const float>(unit_.data(), table_.rows(), table_.columns());
+  Matrix<const float> item_embeddings() const {
+    return Matrix<const float>(table.floats().data(), table.floats().size() / columns, columns);
   }
+  Matrix<const float> mask_embedding() const { return Matrix<const float>(mask.floats().data(), 1, columns); }
 
-  // indices and values (items, count)
-  void search(int64_t first, int64_t items, Matrix<int32_t> indices, Matrix<float> values) {
-    scores_.resize(static_cast<size_t>(items * table_.rows()));
-    const Matrix<float> scores(scores_.data(), items, table_.rows());
-    itemloom::run(device_, Gemm<float>{.a = table_.slice(first, items),
-                                       .transpose_a = false,
-                                       .b = table_,
-                                       .transpose_b = true,
-                                       .bias = Vector<const float>::none(),
-                                       .c = scores,
-                                       .accumulate = false});
-    for (int64_t row = 0; row < items; ++row) scores.row(row)[first + row] = -std::numeric_limits<float>::infinity();
-    itemloom::run(device_, TopK{.scores = scores, .indices = indices, .values = values});
-  }
+  int64_t columns;
+  HostCopy table, bias, mask;
 
  private:
-  Device& device_;
-  Matrix<const float> table_;
-  std::vector<float> unit_;
-  std::vector<float> scores_;
+  static Vector<const float> flat(Matrix<const float> matrix) { return {matrix.data(), matrix.size()}; }
 };
 
 void write_neighbors(OpenedRun& run, Hdf5Writer& file, const std::string& group, Similarity similarity) {
@@ -72,13 +45,12 @@ void write_neighbors(OpenedRun& run, Hdf5Writer& file, const std::string& group,
   NeighborSearch search(run, similarity);
   file.create<int32_t>(group + "/index", {items, count});
   file.create<float>(group + "/score", {items, count});
-  std::vector<int32_t> indices(static_cast<size_t>(kItemBlock * count));
-  std::vector<float> values(indices.size());
-  for (int64_t first = 0; first < items; first += kItemBlock) {
-    const int64_t rows = std::min(kItemBlock, items - first);
-    search.search(first, rows, Matrix<int32_t>(indices.data(), rows, count), Matrix<float>(values.data(), rows, count));
-    file.write_rows(group + "/index", first, rows, indices.data());
-    file.write_rows(group + "/score", first, rows, values.data());
+  const int64_t block = ScoreTile::rows(kItemBlock, items, count);
+  for (int64_t first = 0; first < items; first += block) {
+    const int64_t rows = std::min(block, items - first);
+    const BestItems nearest = search.nearest(first, rows, count);
+    file.write_rows(group + "/index", first, rows, nearest.items.data());
+    file.write_rows(group + "/score", first, rows, nearest.scores.data());
   }
   file.write_attribute(group, "similarity", name);
   file.write_attribute(group + "/index", "meaning", std::string("the nearest other items, best first"));
@@ -118,9 +90,9 @@ void write_associations(OpenedRun& run, Hdf5Writer& file) {
   file.write_attribute("/association/index", "meaning", std::string("item j, by score, best first"));
   file.write_attribute("/association/count", "meaning",
                        "training units (each a " + unit + ") that hold both items; a pair counts once in each");
-  for (int64_t first = 0; first < items; first += kItemBlock) {
-    const auto rows =
-        associations.best_of_block(static_cast<int32_t>(first), std::min(kItemBlock, items - first), count);
+  const int64_t block = ScoreTile::rows(kItemBlock, items, count);
+  for (int64_t first = 0; first < items; first += block) {
+    const auto rows = associations.best_of_block(static_cast<int32_t>(first), std::min(block, items - first), count);
     write_column<int32_t>(file, "index", first, count, -1, rows, [](const Association& a) { return a.item; });
     write_column<int32_t>(file, "count", first, count, 0, rows, [](const Association& a) { return a.count; });
     write_column<float>(file, "score", first, count, 0, rows, [](const Association& a) { return a.score; });
@@ -218,19 +190,8 @@ std::string number_text(float value) {
 
 }  // namespace
 
-std::vector<Neighbor> nearest_items(OpenedRun& run, int32_t item, int64_t count, Similarity similarity) {
-  const int64_t kept = std::min(count, run.dataset.item_count() - 1);
-  std::vector<int32_t> indices(static_cast<size_t>(kept));
-  std::vector<float> values(indices.size());
-  NeighborSearch(run, similarity)
-      .search(item, 1, Matrix<int32_t>(indices.data(), 1, kept), Matrix<float>(values.data(), 1, kept));
-  std::vector<Neighbor> neighbors;
-  for (size_t rank = 0; rank < indices.size(); ++rank) neighbors.push_back({indices[rank], values[rank]});
-  return neighbors;
-}
-
 void export_hdf5(OpenedRun& run, const std::string& path) {
-  const Bert4Rec& model = run.instance->model();
+  const ExportedModel model(run);
   Hdf5Writer file(path);
   write_header(file, "export", 1);
   file.write("/item/id", item_ids(run.dataset));
@@ -239,10 +200,9 @@ void export_hdf5(OpenedRun& run, const std::string& path) {
   file.write("/item/embedding", model.item_embeddings());
   file.write_attribute("/item/count", "meaning", std::string("training interactions"));
   file.write_attribute("/item/embedding", "meaning", std::string("row i is the vector of item i"));
-  if (model.output_bias()) file.write("/item/bias", model.output_bias());
+  if (model.bias.floats()) file.write("/item/bias", model.bias.floats());
   file.write("/special/name", std::vector<std::string>{"[MASK]"});
-  const Vector<const float> mask = model.mask_embedding();
-  file.write("/special/embedding", Matrix<const float>(mask.data(), 1, mask.size()));
+  file.write("/special/embedding", model.mask_embedding());
   if (run.config.export_.neighbors > 0) {
     write_neighbors(run, file, "/neighbors", Similarity::kCosine);
     write_neighbors(run, file, "/neighbors_dot", Similarity::kDot);
@@ -253,13 +213,13 @@ void export_hdf5(OpenedRun& run, const std::string& path) {
 }
 
 void export_npy(OpenedRun& run, const std::string& folder) {
-  const Bert4Rec& model = run.instance->model();
+  const ExportedModel model(run);
   const Matrix<const float> table = model.item_embeddings();
   NewFolder made(folder);
   // All are written before the first gets its name, so that a full disk leaves those of an earlier export as they are.
   std::list<AsideFile> files;
   write_npy(files.emplace_back(folder + "/embedding.npy"), {table.rows(), table.columns()}, table.data());
-  if (const Vector<const float> bias = model.output_bias()) {
+  if (const Vector<const float> bias = model.bias.floats()) {
     write_npy(files.emplace_back(folder + "/bias.npy"), {table.rows()}, bias.data());
   }
   write_lines(files.emplace_back(folder + "/ids.txt"), item_ids(run.dataset));
@@ -270,7 +230,8 @@ void export_npy(OpenedRun& run, const std::string& folder) {
 }
 
 void export_word2vec(OpenedRun& run, const std::string& path, bool binary) {
-  const Matrix<const float> table = run.instance->model().item_embeddings();
+  const ExportedModel model(run);
+  const Matrix<const float> table = model.item_embeddings();
   const std::vector<std::string> words = word2vec_words(run.dataset);
   AsideFile file(path);
   file.write(join_message(table.rows(), " ", table.columns(), "\n"));
@@ -288,8 +249,9 @@ void export_word2vec(OpenedRun& run, const std::string& path, bool binary) {
 }
 
 void export_csv(OpenedRun& run, const std::string& path) {
-  const Matrix<const float> table = run.instance->model().item_embeddings();
-  const Vector<const float> bias = run.instance->model().output_bias();
+  const ExportedModel model(run);
+  const Matrix<const float> table = model.item_embeddings();
+  const Vector<const float> bias = model.bias.floats();
   const std::vector<int64_t> counts = training_item_counts(run.dataset, run.split);
   AsideFile file(path);
   std::string line = bias ? "id,title,count,bias" : "id,title,count";

@@ -10,24 +10,13 @@
 // checkpoint and test metrics.
 #pragma once
 
-#include <cstdint>
 #include <string>
-#include <vector>
 
 #include "train/run_folder.h"
 
 namespace itemloom {
 
-enum class Similarity { kCosine, kDot };
-
-struct Neighbor {
-  int32_t item;
-  float score;
-};
-
-// The `count` items nearest to `item`, best first, of equals the lower id first.
-std::vector<Neighbor> nearest_items(OpenedRun& run, int32_t item, int64_t count, Similarity similarity);
-
+// Neighbours, associations and metrics are computed on the run's device.
 void export_hdf5(OpenedRun& run, const std::string& path);
 
 // A folder with embedding.npy (V, C), bias.npy (V) where the model has one, ids.txt and titles.txt (a line an item).

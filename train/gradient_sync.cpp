@@ -32,6 +32,16 @@ bool overlap(const ParameterInfo& parameter, FlatRange bucket) {
 
 }  // namespace
 
+std::vector<FlatRange> bucket_shares(int64_t floats, int rank, int ranks) {
+  std::vector<FlatRange> shares;
+  for (const FlatRange& bucket : cut_into_buckets(floats, ranks)) {
+    const FlatRange share = share_of(bucket, rank, ranks);
+    if (share.size() > 0) shares.push_back(share);
+  }
+  std::reverse(shares.begin(), shares.end());
+  return shares;
+}
+
 int64_t GradientSync::rounded_bytes(int64_t floats, int ranks) {
   int64_t largest = 0;
   for (const FlatRange& bucket : cut_into_buckets(floats, ranks)) largest = std::max(largest, bucket.size());
@@ -65,16 +75,6 @@ GradientSync::~GradientSync() {
   }
   changed_.notify_all();
   thread_.join();
-}
-
-std::vector<FlatRange> GradientSync::shares() const {
-  std::vector<FlatRange> shares;
-  for (const FlatRange& bucket : buckets_) {
-    const FlatRange share = share_of(bucket, communicator_.rank(), communicator_.size());
-    if (share.size() > 0) shares.push_back(share);
-  }
-  std::reverse(shares.begin(), shares.end());
-  return shares;
 }
 
 void GradientSync::parameter_ready(int parameter) {

@@ -24,6 +24,9 @@ struct GradientExchange {
   bool rounded = false;  // between GPUs: in bf16
 };
 
+// What a rank has of every bucket into which a buffer of so many floats is cut, ascending, without empty ones.
+std::vector<FlatRange> bucket_shares(int64_t floats, int rank, int ranks);
+
 class GradientSync {
  public:
   // `gradients` is the store's gradient buffer as its ranks share it.
@@ -35,8 +38,10 @@ class GradientSync {
 
   // From the last bucket of the buffer to the first.
   const std::vector<FlatRange>& buckets() const { return buckets_; }
-  // This rank's share of every bucket, ascending, without empty ones.
-  std::vector<FlatRange> shares() const;
+  // This rank's bucket_shares().
+  std::vector<FlatRange> shares() const {
+    return bucket_shares(store_.size(), communicator_.rank(), communicator_.size());
+  }
 
   // In the last backward of a step: nothing will be added to this parameter's gradient any more.
   void parameter_ready(int parameter);

@@ -1,106 +1,75 @@
 #include "train/ranking.h"
 
 #include <algorithm>
-#include <limits>
 
-#include "core/arena.h"
 #include "core/check.h"
-#include "core/tape.h"
 #include "kernels/rank_counts.h"
-#include "kernels/top_k.h"
 
 namespace itemloom {
 namespace {
-
-// Scores held at a time, unless the catalogue is so large that kLeastCases rows take more.
-constexpr int64_t kTileScores = int64_t{1} << 24;
-constexpr int64_t kLeastCases = 16;
-
-int64_t tile_rows(int64_t items, int64_t batch_size) {
-  return std::min(batch_size, std::max(kLeastCases, kTileScores / std::max<int64_t>(items, 1)));
-}
 
 double mean_rank(int64_t above, int64_t equal) {
   return 1.0 + static_cast<double>(above) + static_cast<double>(equal - 1) / 2.0;
 }
 
 // Some cases as CountRanks wants them. The targets of a case are no seen items of it.
-struct Tile {
+struct CaseLists {
   std::vector<History> histories;
-  std::vector<int64_t> target_offsets, seen_offsets;
-  std::vector<int32_t> targets, seen;
+  ItemLists targets, seen;
 
   void assign(std::span<const RankingCase> cases) {
     histories.clear();
     targets.clear();
     seen.clear();
-    target_offsets.assign(1, 0);
-    seen_offsets.assign(1, 0);
     for (const RankingCase& one : cases) {
       histories.push_back(one.history);
-      targets.insert(targets.end(), one.targets.begin(), one.targets.end());
-      target_offsets.push_back(static_cast<int64_t>(targets.size()));
-      add_seen(one);
-      seen_offsets.push_back(static_cast<int64_t>(seen.size()));
-    }
-  }
-
- private:
-  // The distinct items of the history that are not among the targets.
-  void add_seen(const RankingCase& one) {
-    const auto begin = static_cast<std::ptrdiff_t>(seen.size());
-    seen.insert(seen.end(), one.history.begin(), one.history.end());
-    std::sort(seen.begin() + begin, seen.end());
-    seen.erase(std::unique(seen.begin() + begin, seen.end()), seen.end());
-    for (const int32_t target : one.targets) {
-      const auto place = std::lower_bound(seen.begin() + begin, seen.end(), target);
-      if (place != seen.end() && *place == target) seen.erase(place);
+      targets.add_row(one.targets);
+      seen.add_distinct_row(one.history, one.targets);
     }
   }
 };
 
-// Scores of a scorer in the memory of its device, and what is counted there.
-class TileRanker {
- public:
-  TileRanker(Scorer& scorer, int64_t rows)
-      : scorer_(scorer),
-        device_(scorer.device()),
-        scores_(device_.allocate(rows * scorer.items() * static_cast<int64_t>(sizeof(float)))),
-        arena_(device_.kind()) {}
+// On the tile's device; counts of the targets, one row behind the other.
+Vector<RankCounts> count_ranks(Device& device, ScoreTile& tile, Matrix<const float> scores, const CaseLists& lists) {
+  Tape& tape = tile.tape();
+  const Vector<RankCounts> counts = tape.keep<RankCounts>(static_cast<int64_t>(lists.targets.items.size()));
+  run(device, CountRanks{.scores = scores,
+                         .target_offsets = tape.on_device(lists.targets.offsets),
+                         .targets = tape.on_device(lists.targets.items),
+                         .seen_offsets = tape.on_device(lists.seen.offsets),
+                         .seen = tape.on_device(lists.seen.items),
+                         .counts = counts});
+  return counts;
+}
 
-  // Appends the ranks of the tile's targets.
-  void rank(const Tile& tile, TargetRanks& ranks) {
-    const auto rows = static_cast<int64_t>(tile.histories.size());
-    const auto targets = static_cast<int64_t>(tile.targets.size());
-    const Matrix<float> scores(scores_.as<float>(rows * scorer_.items()).data(), rows, scorer_.items());
-    scorer_.score(tile.histories, scores);
-    arena_.reset();
-    Tape tape(device_, arena_, Mode::kInference);
-    const Vector<RankCounts> counts = tape.keep<RankCounts>(targets);
-    run(device_, CountRanks{.scores = scores,
-                            .target_offsets = tape.on_device(tile.target_offsets),
-                            .targets = tape.on_device(tile.targets),
-                            .seen_offsets = tape.on_device(tile.seen_offsets),
-                            .seen = tape.on_device(tile.seen),
-                            .counts = counts});
-    counts_.resize(tile.targets.size());
-    device_.copy_to_host(counts.data(), counts_.data(), targets);
-    for (size_t target = 0; target < counts_.size(); ++target) {
-      const RankCounts& one = counts_[target];
-      CHECK(one.equal > 0, "the score of item number ", tile.targets[target],
-            " is not a number: the model has diverged; train it with a lower optimizer.learning_rate");
-      ranks.kept.push_back(mean_rank(one.above, one.equal));
-      ranks.excluded.push_back(mean_rank(one.above - one.seen_above, one.equal - one.seen_equal));
-    }
+// Appends the ranks of the lists' targets.
+void rank_tile(Scorer& scorer, const CaseLists& lists, TargetRanks& ranks) {
+  const Matrix<float> scores = scorer.tile().begin(static_cast<int64_t>(lists.histories.size()), scorer.items());
+  scorer.score(lists.histories, scores);
+  const Vector<RankCounts> counted = count_ranks(scorer.device(), scorer.tile(), scores, lists);
+  std::vector<RankCounts> counts(lists.targets.items.size());
+  scorer.device().copy_to_host(counted.data(), counts.data(), counted.size());
+  for (size_t target = 0; target < counts.size(); ++target) {
+    const RankCounts& one = counts[target];
+    CHECK(one.equal > 0, "the score of item number ", lists.targets.items[target],
+          " is not a number: the model has diverged; train it with a lower optimizer.learning_rate");
+    ranks.kept.push_back(mean_rank(one.above, one.equal));
+    ranks.excluded.push_back(mean_rank(one.above - one.seen_above, one.equal - one.seen_equal));
   }
+}
 
- private:
-  Scorer& scorer_;
-  Device& device_;
-  DeviceBlock scores_;
-  Arena arena_;
-  std::vector<RankCounts> counts_;
-};
+int64_t tile_rows(std::span<const RankingCase> cases, int64_t items, int64_t batch_size) {
+  return ScoreTile::rows(std::min(batch_size, static_cast<int64_t>(cases.size())), items);
+}
+
+// body(cases of a tile) for one tile after the other.
+template <class Body>
+void for_tiles(std::span<const RankingCase> cases, int64_t items, int64_t batch_size, const Body& body) {
+  const auto rows = static_cast<size_t>(tile_rows(cases, items, batch_size));
+  for (size_t first = 0; first < cases.size(); first += rows) {
+    body(cases.subspan(first, std::min(rows, cases.size() - first)));
+  }
+}
 
 void check_cases(std::span<const RankingCase> cases, int64_t items) {
   for (const RankingCase& ranked : cases) {
@@ -119,49 +88,61 @@ std::vector<TargetRanks> rank_targets(std::span<Scorer* const> scorers, std::spa
   if (scorers.empty() || cases.empty()) return ranks;
   const int64_t items = scorers.front()->items();
   check_cases(cases, items);
-  const int64_t rows = std::min(tile_rows(items, batch_size), static_cast<int64_t>(cases.size()));
-  std::vector<TileRanker> rankers;
-  rankers.reserve(scorers.size());
-  for (Scorer* scorer : scorers) {
+  for (const Scorer* scorer : scorers) {
     CHECK(scorer->items() == items, "scorers of ", items, " and of ", scorer->items(), " items");
-    rankers.emplace_back(*scorer, rows);
   }
-  Tile tile;
-  for (size_t first = 0; first < cases.size(); first += static_cast<size_t>(rows)) {
-    tile.assign(cases.subspan(first, std::min(static_cast<size_t>(rows), cases.size() - first)));
-    for (size_t scorer = 0; scorer < scorers.size(); ++scorer) rankers[scorer].rank(tile, ranks[scorer]);
-  }
+  CaseLists lists;
+  for_tiles(cases, items, batch_size, [&](std::span<const RankingCase> tile) {
+    lists.assign(tile);
+    for (size_t scorer = 0; scorer < scorers.size(); ++scorer) rank_tile(*scorers[scorer], lists, ranks[scorer]);
+  });
   return ranks;
+}
+
+RankingTile largest_ranking_tile(Device& planning, std::span<const RankingCase> cases, int64_t items,
+                                 int64_t batch_size) {
+  RankingTile largest{.rows = cases.empty() ? 0 : tile_rows(cases, items, batch_size), .bytes = 0};
+  size_t targets = 0, seen = 0;
+  for_tiles(cases, items, batch_size, [&](std::span<const RankingCase> tile) {
+    size_t tile_targets = 0, tile_seen = 0;
+    for (const RankingCase& one : tile) {
+      tile_targets += static_cast<size_t>(one.targets.size());
+      tile_seen += static_cast<size_t>(one.history.size());
+    }
+    targets = std::max(targets, tile_targets);
+    seen = std::max(seen, tile_seen);
+  });
+  if (largest.rows == 0) return largest;
+  CaseLists lists;
+  lists.targets.offsets.resize(static_cast<size_t>(largest.rows) + 1);
+  lists.seen.offsets.resize(static_cast<size_t>(largest.rows) + 1);
+  lists.targets.items.resize(targets);
+  lists.seen.items.resize(seen);
+  ScoreTile tile(planning);
+  count_ranks(planning, tile, tile.begin(largest.rows, items), lists);
+  largest.bytes = tile.used();
+  return largest;
 }
 
 std::vector<std::vector<Recommendation>> recommend(Scorer& scorer, std::span<const History> histories, int64_t count,
                                                    bool exclude_seen) {
-  CHECK(scorer.device().kind() == DeviceKind::kCpu, "recommendations are looked for on the CPU");
   std::vector<std::vector<Recommendation>> results(histories.size());
-  const int64_t items = scorer.items(), best = std::min(count, items);
-  const size_t rows = static_cast<size_t>(tile_rows(items, kTileScores));
-  std::vector<float> memory, values;
-  std::vector<int32_t> indices;
+  const int64_t items = scorer.items(), wanted = std::min(count, items);
+  const auto rows = static_cast<size_t>(ScoreTile::rows(static_cast<int64_t>(histories.size()), items, wanted));
   for (size_t first = 0; first < histories.size(); first += rows) {
-    const auto tile = histories.subspan(first, std::min(rows, histories.size() - first));
-    memory.resize(tile.size() * static_cast<size_t>(items));
-    indices.resize(tile.size() * static_cast<size_t>(best));
-    values.resize(indices.size());
-    const Matrix<float> scores(memory.data(), tile.size(), items);
-    scorer.score(tile, scores);
+    const auto asked = histories.subspan(first, std::min(rows, histories.size() - first));
+    ScoreTile& tile = scorer.tile();
+    scorer.score(asked, tile.begin(static_cast<int64_t>(asked.size()), items));
     if (exclude_seen) {
-      for (int64_t row = 0; row < scores.rows(); ++row) {
-        for (int32_t item : tile[static_cast<size_t>(row)]) {
-          scores.row(row)[item] = -std::numeric_limits<float>::infinity();
-        }
-      }
+      ItemLists seen;
+      for (const History& history : asked) seen.add_distinct_row(history, Vector<const int32_t>::none());
+      tile.exclude(seen);
     }
-    run(scorer.device(), TopK{.scores = scores,
-                              .indices = Matrix<int32_t>(indices.data(), tile.size(), best),
-                              .values = Matrix<float>(values.data(), tile.size(), best)});
-    for (size_t place = 0; place < indices.size(); ++place) {
-      if (indices[place] < 0) continue;
-      results[first + place / static_cast<size_t>(best)].push_back({indices[place], values[place]});
+    const BestItems best = tile.best(wanted);
+    for (size_t row = 0; row < asked.size(); ++row) {
+      best.for_row(static_cast<int64_t>(row), [&](int32_t item, float score) {
+        results[first + row].push_back({item, score});
+      });
     }
   }
   return results;

@@ -29,13 +29,21 @@ struct TargetRanks {
 std::vector<TargetRanks> rank_targets(std::span<Scorer* const> scorers, std::span<const RankingCase> cases,
                                       int64_t batch_size);
 
+// The rows of the largest tile in which such cases are ranked, and the bytes that it takes of a device beside what the
+// scorer takes for itself: found on a device that only plans.
+struct RankingTile {
+  int64_t rows, bytes;
+};
+RankingTile largest_ranking_tile(Device& planning, std::span<const RankingCase> cases, int64_t items,
+                                 int64_t batch_size);
+
 struct Recommendation {
   int32_t item;
   float score;
 };
 
-// For each history, by a scorer whose device is the CPU, the `count` best items (fewer where the catalogue has no
-// more), best first, of equals the lower id first; with `exclude_seen` no item of the history.
+// For each history the `count` best items (fewer where the catalogue has no more), best first, of equals the lower id
+// first; with `exclude_seen` no item of the history.
 std::vector<std::vector<Recommendation>> recommend(Scorer& scorer, std::span<const History> histories, int64_t count,
                                                    bool exclude_seen);
 

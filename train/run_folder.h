@@ -101,7 +101,7 @@ struct OpenedRun {
 // `device` is cpu or cuda; empty: the one that the run was trained on. `ordinal` counts GPUs. The split holds a part of
 // the cases.
 std::unique_ptr<OpenedRun> open_run(const std::string& folder, const std::string& checkpoint = "",
-                                    const std::string& device = "cpu", int ordinal = 0, const CasePart& part = {});
+                                    const std::string& device = "", int ordinal = 0, const CasePart& part = {});
 
 // The number of threads the config asks for. 0: one for each processor that this process may run on, shared among the
 // ranks that may run on the same ones. A collective.

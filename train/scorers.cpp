@@ -8,7 +8,6 @@
 #include "core/parallel.h"
 #include "core/tape.h"
 #include "kernels/elementwise.h"
-#include "kernels/gemm.h"
 #include "train/trainer.h"
 
 namespace itemloom {
@@ -26,8 +25,7 @@ void check_shape(const Scorer& scorer, std::span<const History> histories, Matri
 }
 
 // Keeps what is there when it is enough.
-void make_room(Device& device, DeviceBlock& block, int64_t floats) {
-  const int64_t bytes = floats * static_cast<int64_t>(sizeof(float));
+void make_room(Device& device, DeviceBlock& block, int64_t bytes) {
   if (block.bytes() < bytes) block = device.allocate(bytes);
 }
 
@@ -43,11 +41,21 @@ bool closer(const Neighbor& a, const Neighbor& b) {
 }  // namespace
 
 ModelScorer::ModelScorer(Device& device, const Bert4Rec& model, int64_t max_length)
-    : device_(device), model_(model), max_length_(max_length), arena_(device.kind()) {}
+    : Scorer(device), model_(model), max_length_(max_length), arena_(device.kind()) {}
+
+int64_t ModelScorer::most_rows(int64_t histories, int64_t max_length) {
+  return std::min(histories * max_length, std::max(kPieceRows, max_length));
+}
+
+void ModelScorer::reserve(const ScorerMemory& memory) {
+  tile().reserve(memory.tile);
+  make_room(device(), hidden_, memory.hidden);
+  arena_.reserve(memory.layers);
+}
 
 Matrix<const float> ModelScorer::encode(std::span<const History> histories) {
   const int64_t rows = static_cast<int64_t>(histories.size()), size = model_.output_table().columns();
-  make_room(device_, hidden_, rows * size);
+  make_room(device(), hidden_, rows * size * static_cast<int64_t>(sizeof(float)));
   const Matrix<float> hidden(hidden_.as<float>(rows * size).data(), rows, size);
   float* target = hidden.data();
   for (size_t next = 0; next < histories.size();) {
@@ -58,12 +66,12 @@ Matrix<const float> ModelScorer::encode(std::span<const History> histories) {
       batch_.append_history(histories[next++], model_.mask_id(), max_length_);
     }
     arena_.reset();
-    Tape tape(device_, arena_, Mode::kInference);
+    Tape tape(device(), arena_, Mode::kInference);
     const Tensor encoded = model_.encode(tape, model_input(tape, batch_));
     if (encoded.type() == NumberType::kBf16) {
-      run(device_, Convert<Bf16, float>{.x = encoded.flat<Bf16>(), .y = Vector<float>(target, encoded.size())});
+      run(device(), Convert<Bf16, float>{.x = encoded.flat<Bf16>(), .y = Vector<float>(target, encoded.size())});
     } else {
-      device_.copy_within(encoded.flat().data(), target, encoded.size());
+      device().copy_within(encoded.flat().data(), target, encoded.size());
     }
     target += encoded.size();
   }
@@ -72,13 +80,17 @@ Matrix<const float> ModelScorer::encode(std::span<const History> histories) {
 
 void ModelScorer::score(std::span<const History> histories, Matrix<float> scores) {
   check_shape(*this, histories, scores);
-  run(device_, Gemm<float>{.a = encode(histories),
-                           .transpose_a = false,
-                           .b = model_.output_table(),
-                           .transpose_b = true,
-                           .bias = model_.output_bias(),
-                           .c = scores,
-                           .accumulate = false});
+  run(device(), product(encode(histories), model_, scores));
+}
+
+Gemm<float> ModelScorer::product(Matrix<const float> encoded, const Bert4Rec& model, Matrix<float> scores) {
+  return {.a = encoded,
+          .transpose_a = false,
+          .b = model.output_table(),
+          .transpose_b = true,
+          .bias = model.output_bias(),
+          .c = scores,
+          .accumulate = false};
 }
 
 PopularityScorer::PopularityScorer(Vector<const int64_t> counts) : scores_(counts.begin(), counts.end()) {}

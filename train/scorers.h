@@ -10,7 +10,9 @@
 #include "core/view.h"
 #include "data/batch.h"
 #include "data/pair_counts.h"
+#include "kernels/gemm.h"
 #include "layers/models/bert4rec.h"
+#include "train/score_tile.h"
 
 namespace itemloom {
 
@@ -21,15 +23,35 @@ using History = Vector<const int32_t>;
 // whatever other histories are asked for with it, and for any number of threads.
 class Scorer {
  public:
+  // On the host.
+  Scorer() : Scorer(host_) {}
+  explicit Scorer(Device& device) : device_(device), tile_(device) {}
   virtual ~Scorer() = default;
+  Scorer(const Scorer&) = delete;
+  Scorer& operator=(const Scorer&) = delete;
+
   virtual int64_t items() const = 0;
-  // In whose memory the scores are.
-  virtual Device& device() { return host_; }
-  // scores (histories, V), overwritten; higher is better.
+  // scores (histories, V) in the memory of the device, overwritten; higher is better.
   virtual void score(std::span<const History> histories, Matrix<float> scores) = 0;
+
+  // In whose memory the scores are.
+  Device& device() { return device_; }
+  // Memory of the device for those who look at scores of the whole catalogue; the scorer itself does not use it.
+  ScoreTile& tile() { return tile_; }
 
  private:
   Device host_;
+  Device& device_;
+  ScoreTile tile_;
+};
+
+// Bytes that a ModelScorer and its tile take of the device.
+struct ScorerMemory {
+  int64_t tile = 0;    // scores and what lies beside them
+  int64_t hidden = 0;  // what the head says of a tile's histories
+  int64_t layers = 0;  // activations of a forward pass
+
+  int64_t total() const { return tile + hidden + layers; }
 };
 
 // The model's logits at a [MASK] after the last max_length - 1 items of the history. The layers compute in the device's
@@ -40,15 +62,20 @@ class ModelScorer : public Scorer {
   ModelScorer(Device& device, const Bert4Rec& model, int64_t max_length);
 
   int64_t items() const override { return model_.items(); }
-  Device& device() override { return device_; }
   void score(std::span<const History> histories, Matrix<float> scores) override;
 
   // The head's output for each history, (histories, C): what score() multiplies with the output table. In the memory of
   // the device, valid until the next call.
   Matrix<const float> encode(std::span<const History> histories);
 
+  // Takes so much before anything is scored.
+  void reserve(const ScorerMemory& memory);
+  // scores = encoded histories times the output table.
+  static Gemm<float> product(Matrix<const float> encoded, const Bert4Rec& model, Matrix<float> scores);
+  // The greatest number of rows in one of its forward passes over so many histories.
+  static int64_t most_rows(int64_t histories, int64_t max_length);
+
  private:
-  Device& device_;
   const Bert4Rec& model_;
   int64_t max_length_;
   Arena arena_;

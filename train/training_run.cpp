@@ -115,6 +115,7 @@ class TrainingRun {
                 loader_options(config_, shard_plan(config_.training, communicator))),
         step_(device_, communicator, instance_, config_, total_steps(config_, loader_.batches(0))),
         data_waits_{DataWait(device_), DataWait(device_)},
+        scorer_(device_, instance_.model(), config_.data.max_length),
         kept_(folder, config_.training.keep_last, config_.training.keep_best),
         writer_(device_) {}
 
@@ -128,7 +129,7 @@ class TrainingRun {
   void save(bool newest, std::optional<double> metric = {});
   void finish_saving();
   CheckpointState checkpoint_state(Vector<float> parameters, const std::vector<Optimizer::Slot>& slots) const;
-  void reserve_activations();
+  void reserve_memory();
   bool run_epoch();
   void take_results(TrainingStep::Until until, int64_t batches);
   void take_result(const StepResult& result);
@@ -150,6 +151,7 @@ class TrainingRun {
   Loader loader_;
   TrainingStep step_;
   std::array<DataWait, 2> data_waits_;  // of step n in place n % 2, as long as its result was not given
+  ModelScorer scorer_;  // of validations
   RunState state_;
   std::optional<Reports> reports_;  // on rank 0, as the next two are used
   KeptCheckpoints kept_;
@@ -349,9 +351,8 @@ bool TrainingRun::run_epoch() {
 double TrainingRun::validate(nlohmann::json& line) {
   communicator_.status().enter(RankPhase::kValidating);
   const auto start = std::chrono::steady_clock::now();
-  ModelScorer scorer(device_, instance_.model(), config_.data.max_length);
   const EvaluationResult result = evaluate(data_.dataset, data_.split.validation, "validation", config_.evaluation,
-                                           {{"model", &scorer}}, communicator_);
+                                           {{"model", &scorer_}}, communicator_);
   line["validation"] = result.model_metrics();
   line["validation_seconds"] = seconds_since(start);
   const double metric = result.model_metric(config_.training.early_stopping.metric);
@@ -443,18 +444,25 @@ void TrainingRun::print_run_card() {
       static_cast<double>(step_.arena_bytes()) / megabyte);
 }
 
-// A GPU that is too small is to say so before the first step, not in the middle of one. Memory of the host comes page
-// by page.
-void TrainingRun::reserve_activations() {
-  if (device_.kind() != DeviceKind::kCuda) return;
-  const MemoryPlan plan =
-      plan_memory(config_, training_windows(data_, config_.data), data_.dataset.item_count(), communicator_);
-  together(communicator_, [&] {
+// A GPU that is too small is to say so before the first step, not in the middle of an epoch. Activations and scores on
+// the host come page by page.
+void TrainingRun::reserve_memory() {
+  const MemoryPlan plan = plan_memory(config_, training_windows(data_, config_.data), data_.dataset.item_count(),
+                                      ranking_cases(data_.dataset, data_.split.validation), communicator_);
+  const auto reserve = [](const char* what, int64_t bytes, FunctionRef<void()> take) {
     try {
-      step_.reserve(plan.activations);
+      take();
     } catch (const Error& error) {
-      fail("the activations of the largest step need ", plan.activations >> 20, " MiB: ", error.what());
+      fail(what, " ", bytes >> 20, " MiB: ", error.what());
     }
+  };
+  together(communicator_, [&] {
+    if (device_.kind() == DeviceKind::kCuda) {
+      reserve("the activations of the largest step need", plan.activations, [&] { step_.reserve(plan.activations); });
+      reserve("a validation, by evaluation.batch_size, needs", plan.validation.total(),
+              [&] { scorer_.reserve(plan.validation); });
+    }
+    reserve("the kernels of a step need", plan.scratch, [&] { device_.reserve_scratch(plan.scratch); });
   });
 }
 
@@ -468,7 +476,7 @@ RunOutcome TrainingRun::run() {
                communicator_.size() > 1 ? "s" : "", communicator_.transport(), thread_count(),
                thread_count() > 1 ? "s each" : "", cpu_kernels());
   if (const std::string unasked = unasked_text(data_.split); !unasked.empty()) spdlog::info("{}", unasked);
-  reserve_activations();
+  reserve_memory();
   stop_at_signals();
   if (communicator_.is_first()) reports_.emplace(folder_, state_);
   while (!ended()) {

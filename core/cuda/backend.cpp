@@ -30,6 +30,14 @@ void delete_context(CudaContext* context) {
   delete context;
 }
 
+void reserve_scratch(CudaContext& context, int64_t bytes) {
+  context.reserve_scratch(bytes);
+}
+
+int64_t scratch_size(const CudaContext& context) {
+  return context.scratch_size();
+}
+
 std::byte* allocate(int64_t bytes) {
   bytes = std::max<int64_t>(bytes, 1);
   const std::string what = join_message("taking ", (bytes >> 20) + 1, " MiB");

@@ -29,6 +29,10 @@ inline constexpr int64_t kBlasWorkspaceBytes = int64_t{32} << 20;
 CudaContext* make_context(int ordinal);
 void delete_context(CudaContext* context);
 
+// The working memory of a context's kernels (core/cuda/context.h).
+void reserve_scratch(CudaContext& context, int64_t bytes);
+int64_t scratch_size(const CudaContext& context);
+
 // Zeroed memory of the calling thread's GPU.
 std::byte* allocate(int64_t bytes);
 void free(std::byte* data);

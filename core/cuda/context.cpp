@@ -46,7 +46,7 @@ void cuda_check(cudaError_t status, const char* what) {
   // The error is said here; the next call must not find it again.
   cudaGetLastError();
   CHECK(status != cudaErrorMemoryAllocation, "the GPU is out of memory while ", what,
-        "; lower training.micro_batch_tokens or training.batch_size");
+        "; lower training.micro_batch_tokens or training.batch_size, or take device cpu");
   fail("CUDA failed while ", what, ": ", cudaGetErrorString(status), " (", cudaGetErrorName(status), ")");
 }
 
@@ -91,19 +91,22 @@ void CudaContext::use_on_this_thread() const {
   cuda_check(cudaSetDevice(ordinal_), "choosing the GPU");
 }
 
+void CudaContext::reserve_scratch(int64_t bytes) {
+  if (bytes <= scratch_size_) return;
+  require_no_graph("growing working memory");
+  const int64_t wanted = round_up(bytes, 256);
+  // Kernels that are still to run use the old one.
+  cuda_check(cudaStreamSynchronize(stream_), "waiting for kernels");
+  cuda_check(cudaFree(scratch_), "growing working memory");
+  scratch_ = nullptr;
+  scratch_size_ = 0;
+  scratch_ = cuda_allocate(wanted, "growing working memory");
+  scratch_size_ = wanted;
+  ++scratch_moves_;
+}
+
 std::byte* CudaContext::scratch_bytes(int64_t bytes) {
-  if (bytes > scratch_size_) {
-    require_no_graph("growing working memory");
-    const int64_t wanted = round_up(bytes + bytes / 4, 256);
-    // Kernels that are still to run use the old one.
-    cuda_check(cudaStreamSynchronize(stream_), "waiting for kernels");
-    cuda_check(cudaFree(scratch_), "growing working memory");
-    scratch_ = nullptr;
-    scratch_size_ = 0;
-    scratch_ = cuda_allocate(wanted, "growing working memory");
-    scratch_size_ = wanted;
-    ++scratch_moves_;
-  }
+  if (bytes > scratch_size_) reserve_scratch(bytes + bytes / 4);
   return scratch_;
 }
 

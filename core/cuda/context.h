@@ -49,7 +49,10 @@ class CudaContext {
   T* scratch(int64_t count) {
     return reinterpret_cast<T*>(scratch_bytes(count * static_cast<int64_t>(sizeof(T))));
   }
-  // How often it has grown.
+  // Takes so much, unless there is as much already.
+  void reserve_scratch(int64_t bytes);
+  int64_t scratch_size() const { return scratch_size_; }
+  // How often it has moved.
   int64_t scratch_moves() const { return scratch_moves_; }
   // Working memory of cuBLAS, of a fixed size: it is part of what its choice of an algorithm depends on.
   std::byte* blas_workspace() const { return blas_workspace_; }

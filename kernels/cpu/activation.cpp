@@ -142,7 +142,8 @@ template <class Load>
 void backward(CpuStream stream, const ActivationBackward<float>& args, const Load& load) {
   const int64_t columns = args.x.columns(), blocks = block_count(args.x.rows(), kSumRows);
   const float *x = args.x.data(), *dy = args.dy.data();
-  float *dx = args.dx.data(), *partials = stream.scratch->take<float>(blocks * columns);
+  float* dx = args.dx.data();
+  auto* partials = reinterpret_cast<float*>(stream.scratch->take<std::byte>(scratch_bytes(stream, args)));
   parallel_blocks(args.x.rows(), kSumRows, [&](int64_t begin, int64_t end) HWY_ATTR {
     const auto gradient = load();
     float* sums = partials + begin / kSumRows * columns;
@@ -201,6 +202,10 @@ void launch(CpuStream stream, const ActivationForward<float>& args) {
 
 void launch(CpuStream stream, const ActivationBackward<float>& args) {
   HWY_DYNAMIC_DISPATCH(activation_backward)(stream, args);
+}
+
+int64_t scratch_bytes(CpuStream, const ActivationBackward<float>& args) {
+  return block_count(args.x.rows(), HWY_NAMESPACE::kSumRows) * args.x.columns() * static_cast<int64_t>(sizeof(float));
 }
 
 }  // namespace itemloom

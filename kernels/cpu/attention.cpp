@@ -198,6 +198,10 @@ void attention_backward(CpuStream stream, const AttentionBackward<float>& args) 
                 [&](const Sequence& sequence, Workspace& work) { backward_head(args, shape, sequence, work); });
 }
 
+int64_t workspace_floats(int64_t hidden, int64_t heads, int64_t longest) {
+  return Workspace(make_shape(hidden, heads, longest), true, nullptr).floats();
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace itemloom
 HWY_AFTER_NAMESPACE();
@@ -207,6 +211,12 @@ namespace itemloom {
 
 HWY_EXPORT(attention_forward);
 HWY_EXPORT(attention_backward);
+HWY_EXPORT(workspace_floats);
+
+int64_t attention_scratch_bytes(CpuStream, int64_t hidden, int64_t heads, int64_t longest) {
+  const int64_t floats = HWY_DYNAMIC_DISPATCH(workspace_floats)(hidden, heads, longest);
+  return floats * thread_count() * static_cast<int64_t>(sizeof(float));
+}
 
 void launch(CpuStream stream, const AttentionForward<float>& args) {
   HWY_DYNAMIC_DISPATCH(attention_forward)(stream, args);

@@ -34,18 +34,23 @@ struct Shape {
   float scale;
 };
 
-template <class Arguments>
-Shape shape_of(const Arguments& args) {
+inline Shape make_shape(int64_t hidden, int64_t heads, int64_t longest) {
   Shape shape;
-  shape.hidden = args.qkv.columns() / 3;
-  shape.heads = args.heads;
-  shape.head_size = shape.hidden / args.heads;
+  shape.hidden = hidden;
+  shape.heads = heads;
+  shape.head_size = hidden / heads;
   shape.padded = round_up(shape.head_size, kLanes);
   shape.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape.head_size)));
-  shape.longest = 0;
-  for (int64_t s = 0; s + 1 < args.sequence_offsets.size(); ++s)
-    shape.longest = std::max(shape.longest, args.sequence_offsets[s + 1] - args.sequence_offsets[s]);
+  shape.longest = longest;
   return shape;
+}
+
+template <class Arguments>
+Shape shape_of(const Arguments& args) {
+  int64_t longest = 0;
+  for (int64_t s = 0; s + 1 < args.sequence_offsets.size(); ++s)
+    longest = std::max(longest, args.sequence_offsets[s + 1] - args.sequence_offsets[s]);
+  return make_shape(args.qkv.columns() / 3, args.heads, longest);
 }
 
 // One thread's working memory. Rows of a head are `padded` wide and padded with zeros; transposed tiles and the scores

@@ -142,6 +142,12 @@ SortedRuns carve_runs(const EmbeddingBagBackward<float>& args, Carver& carver) {
   return runs;
 }
 
+int64_t runs_bytes(const EmbeddingBagBackward<float>& args) {
+  Carver measure;
+  carve_runs(args, measure);
+  return measure.used;
+}
+
 // Turns the counts in `places` into first places, and lists blocks, tasks and long runs.
 void cut_runs(const EmbeddingBagBackward<float>& args, SortedRuns& runs) {
   int64_t place = 0, block = 0, in_task = 0;
@@ -229,6 +235,11 @@ namespace itemloom {
 
 HWY_EXPORT(sum_bags);
 HWY_EXPORT(add_bags);
+HWY_EXPORT(runs_bytes);
+
+int64_t scratch_bytes(CpuStream, const EmbeddingBagBackward<float>& args) {
+  return HWY_DYNAMIC_DISPATCH(runs_bytes)(args);
+}
 
 void launch(CpuStream stream, const EmbeddingBagForward<float>& args) {
   HWY_DYNAMIC_DISPATCH(sum_bags)(stream, args);

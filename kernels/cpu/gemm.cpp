@@ -91,9 +91,8 @@ void multiply_block(const Gemm<float>& args, const float* packed, int64_t row, i
   } while (begin < k);
 }
 
-void multiply_rows(CpuStream stream, const Gemm<float>& args) {
+void multiply_rows(float* packed, const Gemm<float>& args) {
   const int64_t m = args.c.rows(), n = args.c.columns(), k = args.a.columns();
-  float* packed = stream.scratch->take<float>(packed_size(std::max<int64_t>(k, 1), n));
   pack_all(args, k, n, packed);
   const int64_t row_blocks = block_count(m, kRowBlock), column_blocks = block_count(n, kColumnBlock);
   parallel_for(row_blocks * column_blocks, [&](int64_t task) {
@@ -169,13 +168,13 @@ struct Cut {
   int64_t m, n, tokens, blocks, groups, panels, column_parts, row_parts;
 };
 
+constexpr int64_t kEdge = kTokenBlock * kPanel;
+
 // C = A^T B over the tokens (rows) of both.
-void multiply_tokens(CpuStream stream, const Gemm<float>& args) {
+void multiply_tokens(float* partials, const Gemm<float>& args) {
   const int64_t m = args.c.rows(), n = args.c.columns(), size = m * n;
   const Cut cut(m, n, args.a.rows());
   const int64_t groups = cut.groups;
-  constexpr int64_t kEdge = kTokenBlock * kPanel;
-  float* partials = stream.scratch->take<float>(groups * size + thread_count() * kEdge);
   float* edges = partials + groups * size;
   if (cut.tokens == 0) std::fill_n(partials, size, 0.0f);
   parallel_for_with_thread(cut.tasks(), [&](int64_t task, int thread) {
@@ -196,12 +195,20 @@ void multiply_tokens(CpuStream stream, const Gemm<float>& args) {
   });
 }
 
+// B's panels, or partial Cs and an edge a thread.
+int64_t scratch_floats(const Gemm<float>& args) {
+  const int64_t m = args.c.rows(), n = args.c.columns();
+  if (!args.transpose_a) return packed_size(std::max<int64_t>(args.a.columns(), 1), n);
+  return Cut(m, n, args.a.rows()).groups * m * n + thread_count() * kEdge;
+}
+
 void multiply(CpuStream stream, const Gemm<float>& args) {
   if (args.c.size() == 0) return;
+  float* scratch = stream.scratch->take<float>(scratch_floats(args));
   if (args.transpose_a) {
-    multiply_tokens(stream, args);
+    multiply_tokens(scratch, args);
   } else {
-    multiply_rows(stream, args);
+    multiply_rows(scratch, args);
   }
 }
 
@@ -214,6 +221,11 @@ HWY_AFTER_NAMESPACE();
 namespace itemloom {
 
 HWY_EXPORT(multiply);
+HWY_EXPORT(scratch_floats);
+
+int64_t scratch_bytes(CpuStream, const Gemm<float>& args) {
+  return HWY_DYNAMIC_DISPATCH(scratch_floats)(args) * static_cast<int64_t>(sizeof(float));
+}
 
 void launch(CpuStream stream, const Gemm<float>& args) {
   CHECK(!(args.transpose_a && args.transpose_b), "a product of two transposed matrices is not supported");

@@ -197,8 +197,8 @@ struct Gradient {
 
 void layer_norm_backward(CpuStream stream, const LayerNormBackward<float>& args) {
   const int64_t columns = args.sum.columns(), blocks = block_count(args.sum.rows(), kSumRows);
-  const int64_t stride = (args.dbias ? 3 : 2) * columns;  // sums for dgamma, dbeta and dbias
-  float* partials = stream.scratch->take<float>(blocks * stride);
+  const int64_t stride = args.sums_columns();
+  auto* partials = reinterpret_cast<float*>(stream.scratch->take<std::byte>(scratch_bytes(stream, args)));
   const RowDropout dropout(args.row_ids, args.probability, args.key);
   parallel_blocks(args.sum.rows(), kSumRows, [&](int64_t begin, int64_t end) HWY_ATTR {
     float* sums = partials + begin / kSumRows * stride;
@@ -240,6 +240,11 @@ void launch(CpuStream stream, const LayerNormForward<float>& args) {
 
 void launch(CpuStream stream, const LayerNormBackward<float>& args) {
   HWY_DYNAMIC_DISPATCH(layer_norm_backward)(stream, args);
+}
+
+int64_t scratch_bytes(CpuStream, const LayerNormBackward<float>& args) {
+  const int64_t sums = block_count(args.sum.rows(), HWY_NAMESPACE::kSumRows) * args.sums_columns();
+  return sums * static_cast<int64_t>(sizeof(float));
 }
 
 }  // namespace itemloom

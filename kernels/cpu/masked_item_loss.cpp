@@ -354,6 +354,12 @@ void run_chunk(const Chunk& chunk) {
   parallel_for_with_thread(sizes.tiles, [&](int64_t tile, int thread) HWY_ATTR { scatter(chunk, tile, thread); });
 }
 
+int64_t workspace_bytes(const MaskedItemLoss<float>& args) {
+  Carver measure;
+  carve_workspace(Sizes(args), measure);
+  return measure.used;
+}
+
 void loss_and_gradients(CpuStream stream, const MaskedItemLoss<float>& args) {
   const int64_t rows = args.hidden.rows();
   args.loss[0] = 0;
@@ -376,6 +382,11 @@ HWY_AFTER_NAMESPACE();
 namespace itemloom {
 
 HWY_EXPORT(loss_and_gradients);
+HWY_EXPORT(workspace_bytes);
+
+int64_t scratch_bytes(CpuStream, const MaskedItemLoss<float>& args) {
+  return HWY_DYNAMIC_DISPATCH(workspace_bytes)(args);
+}
 
 void launch(CpuStream stream, const MaskedItemLoss<float>& args) {
   CHECK(!args.tf32, "the CPU does not round to TF32");

@@ -49,7 +49,7 @@ HWY_INLINE void add_rows(const float* x, int64_t columns, float* sums) {
 
 void column_sum(CpuStream stream, const ColumnSum<float>& args) {
   const int64_t columns = args.x.columns(), blocks = block_count(args.x.rows(), kSumRows);
-  float* partials = stream.scratch->take<float>(blocks * columns);
+  auto* partials = reinterpret_cast<float*>(stream.scratch->take<std::byte>(scratch_bytes(stream, args)));
   parallel_blocks(args.x.rows(), kSumRows, [&](int64_t begin, int64_t end) HWY_ATTR {
     float* sums = partials + begin / kSumRows * columns;
     std::fill(sums, sums + columns, 0.0f);
@@ -80,6 +80,10 @@ void launch(CpuStream stream, const SumOfSquares& args) {
 
 void launch(CpuStream stream, const ColumnSum<float>& args) {
   HWY_DYNAMIC_DISPATCH(column_sum)(stream, args);
+}
+
+int64_t scratch_bytes(CpuStream, const ColumnSum<float>& args) {
+  return block_count(args.x.rows(), HWY_NAMESPACE::kSumRows) * args.x.columns() * static_cast<int64_t>(sizeof(float));
 }
 
 }  // namespace itemloom

@@ -114,5 +114,13 @@ void launch(CpuStream, const TopK& args) {
   HWY_DYNAMIC_DISPATCH(best_of_rows)(args);
 }
 
+void launch(CpuStream, const ExcludeColumns& args) {
+  parallel_for(args.scores.rows(), [&](int64_t row) {
+    for (int64_t place = args.offsets[row]; place < args.offsets[row + 1]; ++place) {
+      args.scores.row(row)[args.columns[place]] = -std::numeric_limits<float>::infinity();
+    }
+  });
+}
+
 }  // namespace itemloom
 #endif

@@ -14,7 +14,7 @@ namespace cuda_activation {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / cuda::kWarp;
-constexpr int64_t kRows = 32;
+constexpr int64_t kRows = kActivationSumRows;
 constexpr int kTile = 4 * cuda::kWarp;
 
 constexpr float kEnd = 16;
@@ -119,7 +119,7 @@ void start(CudaStream stream, const ActivationBackward<T>& args) {
   const int64_t columns = args.x.columns(), blocks = block_count(args.x.rows(), kRows);
   if (blocks == 0 || columns == 0) return;
   const bool aligned = columns % 4 == 0 && cuda::fours_aligned(args.dy.data(), args.x.data(), args.dx.data());
-  float* partials = stream.context->scratch<float>(blocks * columns);
+  float* partials = reinterpret_cast<float*>(stream.context->scratch(scratch_bytes(stream, args)));
   dim3 grid = cuda::grid(blocks);
   grid.y = static_cast<unsigned>(block_count(columns, kTile));
   cuda::start(stream, "activation_backward",

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/launch.cuh"
+#include "kernels/scratch.h"
 
 namespace itemloom::cuda {
 
@@ -15,9 +16,8 @@ struct Carver {
 
   template <class T>
   T* take(int64_t count) {
-    constexpr int64_t kPiece = 256;
     T* piece = memory ? reinterpret_cast<T*>(memory + used) : nullptr;
-    used += round_up(count * static_cast<int64_t>(sizeof(T)), kPiece);
+    used += round_up(count * static_cast<int64_t>(sizeof(T)), kCudaScratchPiece);
     return piece;
   }
 };

@@ -17,7 +17,7 @@ namespace cuda_embedding_bag {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / cuda::kWarp;
-constexpr int64_t kPiece = 64;
+constexpr int64_t kPiece = kEmbeddingBagPiece;
 
 __device__ inline float mean_scale(BagMode mode, int64_t bag_size) {
   return mode == BagMode::kMean && bag_size > 0 ? 1.0f / static_cast<float>(bag_size) : 1.0f;

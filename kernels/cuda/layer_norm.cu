@@ -20,7 +20,7 @@ constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / cuda::kWarp;
 constexpr int kHalfWarp = cuda::kWarp / 2;
 constexpr int64_t kLongestHalfRow = 4 * kHalfWarp, kLongestWarpRow = 1024;
-constexpr int kRows = 16;
+constexpr int kRows = kLayerNormSumRows;
 constexpr int kSpan = 256;
 
 // body(column, lanes) for the fours of a row that fall to this of kGroup threads.
@@ -220,8 +220,8 @@ void forward(CudaStream stream, const LayerNormForward<T>& args) {
 template <bool kAligned, int kGroup, class T>
 void start_backward(CudaStream stream, const LayerNormBackward<T>& args) {
   const int64_t columns = args.sum.columns(), blocks = block_count(args.sum.rows(), kRows);
-  const int64_t stride = (args.dbias ? 3 : 2) * columns;
-  float* partials = stream.context->scratch<float>(blocks * stride);
+  const int64_t stride = args.sums_columns();
+  float* partials = reinterpret_cast<float*>(stream.context->scratch(scratch_bytes(stream, args)));
   cuda::start(stream, "layer_norm_backward", add_gradients<kAligned, kGroup, T>, cuda::grid(blocks), kThreads, 0, args,
               cuda::DropoutMask(args.row_ids, args.probability, args.key), dropout_scale(args.probability), partials);
   cuda::add_partials(stream, {.rows = partials, .count = blocks, .columns = columns, .stride = stride},

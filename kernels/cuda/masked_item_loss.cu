@@ -5,7 +5,6 @@
 #include "kernels/masked_item_loss.h"
 
 #include <algorithm>
-#include <limits>
 #include <type_traits>
 
 #include "kernels/cuda/blas.h"
@@ -13,13 +12,13 @@
 #include "kernels/cuda/carver.cuh"
 #include "kernels/cuda/fours.cuh"
 #include "kernels/cuda/partials.cuh"
+#include "kernels/cuda/softmax.cuh"
 
 namespace itemloom {
 namespace cuda_masked_item_loss {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / cuda::kWarp;
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // Rows [first, first + rows), whose logits lie `stride` apart, as do those of dz, which are the logits' where T is
 // float.
@@ -30,35 +29,6 @@ struct Chunk {
   int64_t stride, first, rows;
 };
 
-// The greatest of some logits and the sum of exp(logit - top).
-struct Scale {
-  float top = -kInfinity, sum = 0;
-
-  // exp(logit - to), where no logit at all is -infinity on both sides.
-  static __device__ float rescale(float top, float to) { return top == -kInfinity ? 0.0f : expf(top - to); }
-};
-
-__device__ Scale scale_of_thread(const float* logits, int64_t items) {
-  Scale scale;
-  for (int64_t c = 4 * threadIdx.x; c < items; c += 4 * kThreads) {
-    cuda::with_lanes<true>(items - c, [&](auto lanes) {
-      const cuda::Four values = lanes.load(logits + c);
-      float top = scale.top;
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        if (lanes.holds(k)) top = fmaxf(top, values.at[k]);
-      }
-      scale.sum *= Scale::rescale(scale.top, top);
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        if (lanes.holds(k)) scale.sum += expf(values.at[k] - top);
-      }
-      scale.top = top;
-    });
-  }
-  return scale;
-}
-
 template <bool kGradients, class T>
 __global__ void __launch_bounds__(kThreads) finish_rows(MaskedItemLoss<T> args, Chunk<T> chunk) {
   __shared__ float shared[kWarps];
@@ -66,10 +36,8 @@ __global__ void __launch_bounds__(kThreads) finish_rows(MaskedItemLoss<T> args, 
   const float* logits = chunk.logits + blockIdx.x * chunk.stride;
   const int32_t target = args.targets[row];
   const float target_logit = target < 0 ? 0.0f : logits[target];
-  const Scale own = scale_of_thread(logits, items);
-  // Unlike cuda::Max, fmaxf gives all threads the same beside a NaN.
-  const float top = cuda::reduce_block<kThreads>(own.top, shared, [](float a, float b) { return fmaxf(a, b); });
-  const float sum = cuda::block_sum<kThreads>(own.sum * Scale::rescale(own.top, top), shared);
+  const cuda::SoftmaxScale scale = cuda::softmax_scale<kThreads, true>(logits, items, shared);
+  const float top = scale.top, sum = scale.sum;
   if (threadIdx.x == 0) {
     args.row_losses[row] = target < 0 ? 0.0f : static_cast<float>(log(double{sum}) + (double{top} - target_logit));
   }

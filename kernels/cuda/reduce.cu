@@ -12,7 +12,7 @@ namespace cuda_reduce {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / cuda::kWarp;
-constexpr int64_t kRows = 64;
+constexpr int64_t kRows = kColumnSumRows;
 // Few blocks add up partial rows, so they are big.
 constexpr int kAddThreads = 1024;
 constexpr int kAddWarps = kAddThreads / cuda::kWarp;
@@ -81,7 +81,7 @@ template <class T>
 void sum_columns(CudaStream stream, const ColumnSum<T>& args) {
   const int64_t columns = args.x.columns(), blocks = block_count(args.x.rows(), kRows);
   if (blocks == 0 || columns == 0) return;
-  float* partials = stream.context->scratch<float>(blocks * columns);
+  float* partials = reinterpret_cast<float*>(stream.context->scratch(scratch_bytes(stream, args)));
   dim3 grid = cuda::grid(blocks);
   grid.y = static_cast<unsigned>(block_count(columns, cuda::kWarp));
   cuda::start(stream, "column_sum", sum_row_block<T>, grid, kThreads, 0, args.x, partials);

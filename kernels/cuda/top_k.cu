@@ -1,15 +1,21 @@
-// One block a row. It goes over the row once, in column order, and collects what beats the worst of the k best so far;
-// whenever the next columns might not fit it sorts what it has and keeps k. In a row in no particular order about
-// k ln(V / k) columns are ever collected, so sorting is rare.
+// Up to kMostCollected columns of a row: one block a row. It goes over the row once, in column order, and collects what
+// beats the worst of the k best so far; whenever the next columns might not fit it sorts what it has and keeps k. In a
+// row in no particular order about k ln(V / k) columns are ever collected, so sorting is rare.
 //
 // A candidate is one 64-bit key, score above inverted column: a greater key is a better candidate, no two are equal,
 // and so the result does not depend on the order in which threads put candidates down.
+//
+// More than that: the rows are sorted one after the other (radix sort, stable, so that equals stay in column order).
+//
+// Columns to be excluded: a warp a row.
 #include "kernels/top_k.h"
 
 #include <algorithm>
 #include <limits>
 
+#include "kernels/cuda/carver.cuh"
 #include "kernels/cuda/fours.cuh"
+#include "kernels/cuda/sort_pairs.h"
 
 namespace itemloom {
 namespace cuda_top_k {
@@ -18,14 +24,18 @@ constexpr int kThreads = 256;
 // Columns that are looked at before there is another chance to sort, and how many such steps are loaded at once.
 constexpr int64_t kStep = 4 * kThreads;
 constexpr int kSteps = 4;
-// Up to this many candidates are kept in shared memory, more in global memory.
-constexpr int64_t kSharedCandidates = 4096;
+// Of candidates in shared memory: those that are kept, and those of a step.
+constexpr int64_t kMostCandidates = 4096;
+constexpr int64_t kMostCollected = kMostCandidates - kStep;
 constexpr float kNever = -std::numeric_limits<float>::infinity();
 
-__device__ inline uint64_t key_of(float score, int64_t column) {
+// Greater for a better score.
+__device__ inline uint32_t ordered(float score) {
   const uint32_t bits = __float_as_uint(score + 0.0f);  // -0 becomes 0
-  const uint32_t ordered = bits ^ (bits >> 31 ? 0xFFFFFFFF : 0x80000000);
-  return uint64_t{ordered} << 32 | (0xFFFFFFFF - static_cast<uint32_t>(column));
+  return bits ^ (bits >> 31 ? 0xFFFFFFFF : 0x80000000);
+}
+__device__ inline uint64_t key_of(float score, int64_t column) {
+  return uint64_t{ordered(score)} << 32 | (0xFFFFFFFF - static_cast<uint32_t>(column));
 }
 __device__ inline float score_of(uint64_t key) {
   const uint32_t ordered = static_cast<uint32_t>(key >> 32);
@@ -123,11 +133,11 @@ __device__ void collect_row(const float* row, int64_t columns, const Candidates&
 }
 
 template <bool kAligned>
-__global__ void best_of_rows(TopK args, uint64_t* global_keys, int64_t capacity) {
-  extern __shared__ uint64_t shared_keys[];
+__global__ void best_of_rows(TopK args, int64_t capacity) {
+  extern __shared__ uint64_t keys[];
   __shared__ int count;
   const int64_t row = blockIdx.x, columns = args.scores.columns(), wanted = args.indices.columns();
-  const Candidates candidates{global_keys ? global_keys + row * capacity : shared_keys, &count, capacity, wanted};
+  const Candidates candidates{keys, &count, capacity, wanted};
   if (threadIdx.x == 0) count = 0;
   __syncthreads();
   collect_row<kAligned>(args.scores.row(row), columns, candidates);
@@ -140,19 +150,73 @@ __global__ void best_of_rows(TopK args, uint64_t* global_keys, int64_t capacity)
   }
 }
 
+void collect_rows(CudaStream stream, const TopK& args) {
+  const int64_t columns = args.scores.columns();
+  const int64_t capacity = power_of_two(std::min(args.indices.columns(), columns) + kStep);
+  const bool aligned = columns % 4 == 0 && cuda::fours_aligned(args.scores.data());
+  cuda::start(stream, "top_k", aligned ? best_of_rows<true> : best_of_rows<false>, cuda::grid(args.scores.rows()),
+              kThreads, capacity * static_cast<int64_t>(sizeof(uint64_t)), args, capacity);
+}
+
+// Of a column that is never taken; that of any other is less.
+constexpr uint32_t kLast = 0xFFFFFFFF;
+
+__global__ void make_sort_keys(Vector<const float> scores, uint32_t* keys, int32_t* columns) {
+  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i >= scores.size()) return;
+  keys[i] = scores[i] > kNever ? ~ordered(scores[i]) : kLast;
+  columns[i] = static_cast<int32_t>(i);
+}
+
+__global__ void take_first(TopK args, int64_t row, const uint32_t* keys, const int32_t* columns) {
+  const int64_t place = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (place >= args.indices.columns()) return;
+  const bool is_there = place < args.scores.columns() && keys[place] != kLast;
+  args.indices.row(row)[place] = is_there ? columns[place] : -1;
+  args.values.row(row)[place] = is_there ? args.scores.row(row)[columns[place]] : kNever;
+}
+
+void sort_rows(CudaStream stream, const TopK& args) {
+  const int64_t columns = args.scores.columns();
+  const cuda::SortPairs sort{.count = columns, .bits = 32};
+  uint32_t *keys = nullptr, *sorted_keys = nullptr;
+  int32_t *numbers = nullptr, *sorted_numbers = nullptr;
+  std::byte* sort_memory = nullptr;
+  cuda::carve_scratch(stream, [&](cuda::Carver& carver) {
+    keys = carver.take<uint32_t>(columns);
+    sorted_keys = carver.take<uint32_t>(columns);
+    numbers = carver.take<int32_t>(columns);
+    sorted_numbers = carver.take<int32_t>(columns);
+    sort_memory = carver.take<std::byte>(sort.working_bytes());
+  });
+  for (int64_t row = 0; row < args.scores.rows(); ++row) {
+    cuda::start(stream, "top_k_sort_keys", make_sort_keys, cuda::grid(block_count(columns, kThreads)), kThreads, 0,
+                Vector<const float>(args.scores.row(row), columns), keys, numbers);
+    sort.run(stream, sort_memory, keys, numbers, sorted_keys, sorted_numbers);
+    cuda::start(stream, "top_k_take_first", take_first, cuda::grid(block_count(args.indices.columns(), kThreads)),
+                kThreads, 0, args, row, sorted_keys, sorted_numbers);
+  }
+}
+
+__global__ void exclude_columns(ExcludeColumns args) {
+  const int64_t row = blockIdx.x, end = args.offsets[row + 1];
+  for (int64_t place = args.offsets[row] + threadIdx.x; place < end; place += cuda::kWarp) {
+    args.scores.row(row)[args.columns[place]] = kNever;
+  }
+}
+
 }  // namespace cuda_top_k
 
 void launch(CudaStream stream, const TopK& args) {
   using namespace cuda_top_k;
-  const int64_t rows = args.scores.rows(), columns = args.scores.columns(), wanted = args.indices.columns();
-  if (wanted == 0) return;
-  const int64_t capacity = power_of_two(std::min(wanted, columns) + kStep);
-  const bool is_shared = capacity <= kSharedCandidates;
-  const int64_t key_bytes = capacity * static_cast<int64_t>(sizeof(uint64_t));
-  const bool aligned = columns % 4 == 0 && cuda::fours_aligned(args.scores.data());
-  uint64_t* global_keys = is_shared ? nullptr : reinterpret_cast<uint64_t*>(stream.context->scratch(rows * key_bytes));
-  cuda::start(stream, "top_k", aligned ? best_of_rows<true> : best_of_rows<false>, cuda::grid(rows), kThreads,
-              is_shared ? key_bytes : 0, args, global_keys, capacity);
+  const int64_t wanted = std::min(args.indices.columns(), args.scores.columns());
+  if (args.indices.size() == 0) return;
+  wanted > kMostCollected ? sort_rows(stream, args) : collect_rows(stream, args);
+}
+
+void launch(CudaStream stream, const ExcludeColumns& args) {
+  using namespace cuda_top_k;
+  cuda::start(stream, "exclude_columns", exclude_columns, cuda::grid(args.scores.rows()), cuda::kWarp, 0, args);
 }
 
 }  // namespace itemloom

@@ -7,9 +7,11 @@
 #include <csignal>
 #include <filesystem>
 
+#include "core/hdf5.h"
 #include "tests/e2e/job.h"
 #include "tests/e2e/runs.h"
 #include "tests/support/catch.h"
+#include "tests/support/kernels.h"
 #include "tests/support/mpirun.h"
 #include "tests/support/process.h"
 
@@ -41,6 +43,63 @@ void require_same_figures(const Job& job, const std::string& run, double margin)
   for (const auto& [name, value] : cpu.at("metrics").items()) {
     INFO(name);
     REQUIRE(gpu.at("metrics").at(name).get<double>() == Approx(value.get<double>()).margin(margin));
+  }
+}
+
+// That two answers say the same, numbers that are no integers to rounding.
+void require_alike(const nlohmann::json& one, const nlohmann::json& other) {
+  INFO(one.dump() << " and " << other.dump());
+  REQUIRE(one.type() == other.type());
+  if (one.is_structured()) {
+    REQUIRE(one.size() == other.size());
+    for (auto a = one.begin(), b = other.begin(); a != one.end(); ++a, ++b) require_alike(*a, *b);
+  } else if (one.is_number_float()) {
+    REQUIRE(one.get<double>() == Approx(other.get<double>()).epsilon(1e-4).margin(1e-5));
+  } else {
+    REQUIRE(one == other);
+  }
+}
+
+// That a run answers alike on both devices.
+void require_same_answers(const Job& job, const std::string& run) {
+  const Words questions[] = {{"neighbors", "--item", "i7", "--top", "39"},
+                             {"neighbors", "--item", "i7", "--by", "dot"},
+                             {"associate", "--item", "i7", "--top", "39"},
+                             {"associate", "--item", "i7", "--item", "i30"},
+                             {"recommend", "--history", "i5,i6,i7,i6", "--top", "40"},
+                             {"recommend", "--history", "i5", "--seen-items", "keep"}};
+  for (const Words& question : questions) {
+    const auto on = [&](const std::string& device) {
+      return test::json_answer(question + Words{"--run", job.path(run), "--device", device, "--json"});
+    };
+    require_alike(on("cuda"), on("cpu"));
+  }
+}
+
+// That exports of a run made on both devices hold the same.
+void require_same_exports(const Job& job, const std::string& run) {
+  const auto made = [&](const std::string& device, const Words& environment) {
+    const std::string file = job.path(device + ".h5");
+    const test::ProcessResult result =
+        test::itemloom({"export", "--run", job.path(run), "--out", file, "--device", device}, "", environment);
+    INFO(result.error);
+    REQUIRE(result.exit_code == 0);
+    return Hdf5Reader(file);
+  };
+  // Host code that touched the GPU's memory would be killed.
+  const Hdf5Reader gpu = made("cuda", {"CUDA_EMULATION_HOST_PROTECT=1"}), cpu = made("cpu", {});
+  for (const std::string group : {"/item", "/special", "/neighbors", "/neighbors_dot", "/association"}) {
+    REQUIRE(gpu.children(group) == cpu.children(group));
+    for (const std::string& name : cpu.children(group)) {
+      const std::string dataset = group + "/" + name;
+      INFO(dataset);
+      if (cpu.info(dataset).type == ElementType::kFloat32) {
+        const auto expected = cpu.read<float>(dataset);
+        REQUIRE(test::worst_error(gpu.read<float>(dataset), expected, 1e-2) < 1e-4);
+      } else if (cpu.info(dataset).type == ElementType::kInt32) {
+        REQUIRE(gpu.read<int32_t>(dataset) == cpu.read<int32_t>(dataset));
+      }
+    }
   }
 }
 
@@ -173,7 +232,7 @@ TEST_CASE("steps without a finite gradient end a run on a GPU, which says up to 
 }
 
 #ifdef ITEMLOOM_CUDA_EMULATED
-TEST_CASE("a GPU that is too small for a step says before the first one what to turn down", "[e2e][device]") {
+TEST_CASE("a GPU that is too small says before the first step what to turn down", "[e2e][device]") {
   const Job job;
   const Words more = test::settings({"device=cuda", "model.hidden_size=256", "model.layers=4",
                                      "training.batch_size=120", "training.micro_batch_tokens=100000", "training.threads=1"});
@@ -185,12 +244,42 @@ TEST_CASE("a GPU that is too small for a step says before the first one what to 
   REQUIRE(result.error.find("; lower training.micro_batch_tokens or training.batch_size") != std::string::npos);
   REQUIRE(result.error.find("step 1/") == std::string::npos);
 }
+
+TEST_CASE("a GPU that is too small for a validation says so before the first step", "[e2e][device]") {
+  const Job job;
+  const Words more = test::settings({"device=cuda", "model.hidden_size=128", "training.batch_size=2",
+                                     "evaluation.batch_size=120", "training.threads=1"});
+  const Words plan = Words{ITEMLOOM_BINARY, "train", job.path("config.json"), "--dry-run"} + more;
+  const std::string table = test::Process(plan, "").wait().out;
+  const double least = test::planned(table, "together ") - test::planned(table, "validation ") / 2;
+  const std::string memory = "CUDA_EMULATION_DEVICE_MB=" + std::to_string(static_cast<int>(least));
+  const test::ProcessResult result = test::Process(job.train("run", more), "", kFast + Words{memory}).wait();
+  INFO(table << memory << "\n" << result.error);
+  REQUIRE(result.exit_code == 1);
+  REQUIRE(result.error.find("a validation, by evaluation.batch_size, needs ") != std::string::npos);
+  REQUIRE(result.error.find("step 1/") == std::string::npos);
+}
 #endif
 
-TEST_CASE("evaluation on a GPU is that on the CPU", "[e2e][device]") {
+TEST_CASE("a GPU evaluates, answers and exports as the CPU does", "[e2e][device]") {
   const Job job;
   train(job, "run", "cuda", 2);
   require_same_figures(job, "run", 0.02);
+  require_same_answers(job, "run");
+  require_same_exports(job, "run");
+  // A run that was trained on a GPU is asked there, and nothing falls back.
+  const Words no_gpu = {"CUDA_EMULATION_DEVICES=0", "CUDA_VISIBLE_DEVICES="};
+  for (const Words& question : {Words{"export", "--out", job.path("out.h5")}, Words{"neighbors", "--item", "i1"},
+                                Words{"associate", "--item", "i1"}, Words{"recommend", "--history", "i1"}}) {
+    const test::ProcessResult result = test::itemloom(question + Words{"--run", job.path("run")}, "", no_gpu);
+    INFO(result.error);
+    REQUIRE(result.exit_code == 1);
+    REQUIRE(result.error.find("device is cuda, but no GPU can be used here") != std::string::npos);
+    REQUIRE(result.out.empty());
+  }
+  REQUIRE_FALSE(std::filesystem::exists(job.path("out.h5")));
+  const Words vectors = {"export", "--run", job.path("run"), "--format", "csv", "--out", job.path("out.csv")};
+  REQUIRE(test::itemloom(vectors, "", no_gpu).exit_code == 0);
 }
 
 TEST_CASE("more ranks than GPUs are refused before anything is written", "[e2e][mpi][device]") {

@@ -212,6 +212,7 @@ TEST_CASE("wrong usage is one line and exit code 2", "[e2e][refusals]") {
       {{"evaluate", "--run", "a", "--split", "training"}, {"--split", "training", "validation"}},
       {{"neighbors", "--run", "a", "--item", "i1", "--top", "0"}, {"--top"}},
       {{"export", "--run", "a", "--out", "b", "--format", "csv", "--binary"}, {"--binary", "word2vec"}},
+      {{"export", "--run", "a", "--out", "b", "--format", "npy", "--device", "cpu"}, {"--device", "--format h5"}},
   };
   for (const auto& [arguments, says] : cases) require_refused(folder, arguments, says, 2);
 }
@@ -581,6 +582,16 @@ TEST_CASE("device cuda is refused by a program without CUDA before anything is w
                   {"training.bitwise_across_ranks", "device cuda"});
   require_refused(folder, kTrain + Words{"--set", "device=cuda", "--set", "model.hidden_size=512"},
                   {"model.heads 2", "heads of 256", "up to 128"});
+}
+
+TEST_CASE("questions on a GPU are refused by a program without CUDA", "[e2e][refusals]") {
+  TemporaryFolder folder;
+  copy_run(folder);
+  for (const Words& question : {Words{"evaluate"}, Words{"export", "--out", "o.h5"}, Words{"neighbors", "--item", "i1"},
+                                Words{"associate", "--item", "i1"}, Words{"recommend", "--history", "i1"}}) {
+    require_refused(folder, question + Words{"--run", "run", "--device", "cuda"},
+                    {"device is cuda", "built without CUDA"});
+  }
 }
 #endif
 

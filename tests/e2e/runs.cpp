@@ -21,6 +21,13 @@ std::vector<nlohmann::json> json_lines(const std::string& path) {
   return lines;
 }
 
+double planned(const std::string& table, const std::string& name) {
+  const size_t line = table.find(name);
+  INFO(table);
+  REQUIRE(line != std::string::npos);
+  return std::stod(table.substr(line + name.size()));
+}
+
 std::string learned(const std::string& run) {
   return json_answer({"inspect", run + "/checkpoint-last.h5", "--json"}).at("content_sha256");
 }

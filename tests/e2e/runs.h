@@ -16,4 +16,7 @@ std::vector<nlohmann::json> json_lines(const std::string& path);
 // What a run has learned: the hash over all of its last checkpoint.
 std::string learned(const std::string& run);
 
+// What a dry run's table says in the line that begins with `name`, in MB.
+double planned(const std::string& table, const std::string& name);
+
 }  // namespace itemloom::test

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "kernels/cuda/sort_pairs.h"
 #include "tests/support/devices.h"
 #include "tests/support/kernels.h"
 
@@ -235,5 +236,15 @@ TEST_CASE("what an id receives does not depend on the other ids of the batch", "
     }
   });
 }
+
+#ifdef ITEMLOOM_CUDA
+TEST_CASE("a sort takes no more working memory than is planned for it", "[embedding_bag][device]") {
+  for (const int64_t pairs : {1, 100, 10'000, 1'000'000, 300'000'000}) {
+    for (const int bits : {1, 12, 32}) {
+      REQUIRE(cuda::SortPairs{.count = pairs, .bits = bits}.working_bytes() <= most_sort_bytes(pairs));
+    }
+  }
+}
+#endif
 
 }  // namespace itemloom

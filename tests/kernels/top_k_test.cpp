@@ -1,7 +1,7 @@
 #include "kernels/top_k.h"
 
+#include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "tests/support/devices.h"
 #include "tests/support/kernels.h"
@@ -14,9 +14,10 @@ namespace {
 
 constexpr float kExcluded = -INFINITY;
 
-enum class Scores { kRandom, kTies, kAllEqual, kAscending, kDescending, kMostlyExcluded, kAllExcluded };
-constexpr Scores kAllScores[] = {Scores::kRandom,     Scores::kTies,           Scores::kAllEqual,   Scores::kAscending,
-                                 Scores::kDescending, Scores::kMostlyExcluded, Scores::kAllExcluded};
+enum class Scores { kRandom, kTies, kAllEqual, kAscending, kDescending, kMostlyExcluded, kNotNumbers, kAllExcluded };
+constexpr Scores kAllScores[] = {Scores::kRandom,     Scores::kTies,       Scores::kAllEqual,
+                                 Scores::kAscending,  Scores::kDescending, Scores::kMostlyExcluded,
+                                 Scores::kNotNumbers, Scores::kAllExcluded};
 
 void fill_scores(Guarded<float>& scores, Scores kind, uint64_t seed) {
   for (int64_t i = 0; i < scores.size(); ++i) {
@@ -39,6 +40,9 @@ void fill_scores(Guarded<float>& scores, Scores kind, uint64_t seed) {
       case Scores::kMostlyExcluded:
         scores[i] = test::random_int(seed, i, 10) == 0 ? 0.25f * float(i % 7) : kExcluded;
         break;
+      case Scores::kNotNumbers:
+        scores[i] = test::random_int(seed, i, 3) == 0 ? (i % 2 == 0 ? NAN : -NAN) : 0.5f * float(i % 11) - 2;
+        break;
       case Scores::kAllExcluded:
         scores[i] = kExcluded;
         break;
@@ -46,12 +50,13 @@ void fill_scores(Guarded<float>& scores, Scores kind, uint64_t seed) {
   }
 }
 
-// The first k columns of a stable sort by descending score, without the excluded ones.
+// The first k columns of a stable sort by descending score, without those that are excluded or no numbers.
 std::vector<int32_t> naive_best(const float* scores, int64_t columns, int64_t k) {
-  std::vector<int32_t> order(columns);
-  std::iota(order.begin(), order.end(), 0);
+  std::vector<int32_t> order;
+  for (int32_t column = 0; column < columns; ++column) {
+    if (scores[column] > kExcluded) order.push_back(column);
+  }
   std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return scores[a] > scores[b]; });
-  while (!order.empty() && scores[order.back()] == kExcluded) order.pop_back();
   order.resize(std::min<size_t>(order.size(), k));
   order.resize(k, -1);
   return order;
@@ -98,6 +103,32 @@ TEST_CASE("the best columns come first and ties go to the lower column", "[top_k
         verify_top_k(device, 1, 9000, 3100, kind);
         verify_top_k(device, 1, 5000, 6000, kind);
       }
+    }
+  });
+}
+
+TEST_CASE("columns are excluded row by row", "[top_k][device]") {
+  test::on_every_device([](Device& device) {
+    for (const int64_t columns : {1, 3, 33, 300}) {
+      constexpr int64_t kRows = 5;
+      Guarded<float> scores(kRows * columns, columns % 2);
+      test::fill_random(scores, 1);
+      std::vector<float> expected = scores.copy();
+      std::vector<int64_t> offsets = {0};
+      std::vector<int32_t> excluded;
+      for (int64_t row = 0; row < kRows; ++row) {  // none of the first row, all of the last
+        for (int64_t column = columns; column-- > 0;) {
+          if (test::random_int(2, row * columns + column, kRows - 1) >= row) continue;
+          excluded.push_back(static_cast<int32_t>(column));
+          expected[static_cast<size_t>(row * columns + column)] = kExcluded;
+        }
+        offsets.push_back(static_cast<int64_t>(excluded.size()));
+      }
+      test::run_from_host(device, ExcludeColumns{.offsets = Vector<const int64_t>(offsets.data(), kRows + 1),
+                                                 .columns = Vector<const int32_t>(excluded.data(), excluded.size()),
+                                                 .scores = scores.matrix(kRows, columns)});
+      REQUIRE(test::same_bits(scores.copy(), expected));
+      REQUIRE(scores.intact());
     }
   });
 }

@@ -98,8 +98,8 @@ TEST_CASE("item-kNN agrees with dense similarities for any number of threads", "
   const PairCounts counts = counts_of(sequences, items);
   std::vector<std::vector<double>> similarity(items, std::vector<double>(items, 0));
   for (int64_t item = 0; item < items; ++item) {
-    std::vector<int32_t> row(items);
-    counts.row(item, Vector<int32_t>(row.data(), items));
+    std::vector<int32_t> row(items), touched;
+    counts.add_row(item, Vector<int32_t>(row.data(), items), touched);
     std::vector<std::pair<double, int64_t>> order;
     for (int64_t other = 0; other < items; ++other) {
       if (other == item || row[other] == 0) continue;

@@ -6,10 +6,14 @@
 
 namespace itemloom {
 
-void add_run_options(CLI::App* command, RunOptions& options) {
+CLI::Option* add_run_options(CLI::App* command, RunOptions& options) {
   command->add_option("--run", options.run, "The folder of the run")->required();
   command->add_option("--checkpoint", options.checkpoint,
                       "best, last, or the file of a kept one; without it the best where there is one, else the last");
+  return command
+      ->add_option("--device", options.device,
+                   "cpu or cuda; the one the run was trained on if not given. The CPU computes in fp32")
+      ->check(CLI::IsMember({"cpu", "cuda"}));
 }
 
 nlohmann::ordered_json item_json(const Dataset& dataset, int32_t item) {

@@ -9,13 +9,13 @@
 
 namespace itemloom {
 
-// Which run and which of its checkpoints, as open_run takes them.
+// Which run, which of its checkpoints and on what device, as open_run takes them.
 struct RunOptions {
-  std::string run, checkpoint;
+  std::string run, checkpoint, device;
 };
 
-// Adds --run and --checkpoint; `options` must outlive the command.
-void add_run_options(CLI::App* command, RunOptions& options);
+// Adds --run, --checkpoint and --device, which is given; `options` must outlive the command.
+CLI::Option* add_run_options(CLI::App* command, RunOptions& options);
 
 // {"id", "title" where known}
 nlohmann::ordered_json item_json(const Dataset& dataset, int32_t item);

@@ -15,7 +15,6 @@ namespace {
 
 struct Options : RunOptions {
   std::string split = "test";
-  std::string device;
   bool json = false, dump = false;
 };
 
@@ -97,10 +96,6 @@ void add_evaluate_command(CLI::App& app, const Ranks& ranks) {
   command->add_option("--split", options->split, "test or validation")
       ->check(CLI::IsMember({"test", "validation"}))
       ->capture_default_str();
-  command
-      ->add_option("--device", options->device,
-                   "cpu or cuda; the one the run was trained on if not given. The CPU computes in fp32")
-      ->check(CLI::IsMember({"cpu", "cuda"}));
   command->add_flag("--dump-ranks", options->dump, "Also write every held-out item's rank to RUN/ranks-SPLIT.h5");
   command->add_flag("--json", options->json, "Answer with one JSON object");
   command->footer(

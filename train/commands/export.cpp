@@ -16,7 +16,8 @@ struct Options : RunOptions {
 };
 
 void export_run(const Options& options) {
-  const auto run = open_run(options.run, options.checkpoint);
+  // Embeddings alone need no computing, and so no GPU.
+  const auto run = open_run(options.run, options.checkpoint, options.format == "h5" ? options.device : "cpu");
   if (options.format == "h5") export_hdf5(*run, options.out);
   if (options.format == "npy") export_npy(*run, options.out);
   if (options.format == "word2vec") export_word2vec(*run, options.out, options.binary);
@@ -29,7 +30,7 @@ void export_run(const Options& options) {
 void add_export_command(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("export", "Writes item embeddings, nearest items and associations");
-  add_run_options(command, *options);
+  CLI::Option* device = add_run_options(command, *options);
   command->add_option("--out", options->out, "The file to write (npy: the folder)")->required();
   command->add_option("--format", options->format, "h5: everything; npy, word2vec, csv: the embeddings")
       ->check(CLI::IsMember({"h5", "npy", "word2vec", "csv"}))
@@ -40,8 +41,11 @@ void add_export_command(CLI::App& app) {
       "  itemloom export --run runs/retail --out items.h5\n"
       "  itemloom export --run runs/retail --out vectors.bin --format word2vec --binary\n"
       "  python3 scripts/read_export.py items.h5 85123A");
-  command->callback([options, binary] {
+  command->callback([options, binary, device] {
     if (*binary && options->format != "word2vec") throw CLI::ValidationError("--binary", "goes with --format word2vec");
+    if (*device && options->format != "h5") {
+      throw CLI::ValidationError("--device", "goes with --format h5; the other formats hold nothing that is computed");
+    }
     export_run(*options);
   });
 }

@@ -2,12 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 
 #include "train/associations.h"
 #include "train/commands/answers.h"
 #include "train/commands/commands.h"
-#include "train/export.h"
+#include "train/neighbors.h"
 #include "train/ranking.h"
 
 namespace itemloom {
@@ -27,29 +28,29 @@ void add_common(CLI::App* command, Options& options) {
 }
 
 void show_neighbors(const Options& options) {
-  const auto run = open_run(options.run, options.checkpoint);
+  const auto run = open_run(options.run, options.checkpoint, options.device);
   const int32_t item = run->dataset.find_item(options.items.front());
   const std::vector<int64_t> counts = training_item_counts(run->dataset, run->split);
-  const auto neighbors =
-      nearest_items(*run, item, options.top, options.by == "dot" ? Similarity::kDot : Similarity::kCosine);
+  const int64_t count = std::min(options.top, run->dataset.item_count() - 1);
+  const BestItems nearest =
+      NeighborSearch(*run, options.by == "dot" ? Similarity::kDot : Similarity::kCosine).nearest(item, 1, count);
   nlohmann::ordered_json answer = {{"item", item_json(run->dataset, item)}, {"by", options.by}};
   answer["neighbors"] = nlohmann::ordered_json::array();
   if (!options.json) fmt::print("{}\nnearest by {}:\n", item_text(run->dataset, item), options.by);
-  for (const Neighbor& neighbor : neighbors) {
-    nlohmann::ordered_json line = item_json(run->dataset, neighbor.item);
-    line["score"] = neighbor.score;
-    line["count"] = counts[static_cast<size_t>(neighbor.item)];
+  nearest.for_row(0, [&](int32_t neighbor, float score) {
+    nlohmann::ordered_json line = item_json(run->dataset, neighbor);
+    line["score"] = score;
+    line["count"] = counts[static_cast<size_t>(neighbor)];
     if (!options.json) {
-      fmt::print("  {:8.4f}  {:>7}x  {}\n", neighbor.score, line["count"].get<int64_t>(),
-                 item_text(run->dataset, neighbor.item));
+      fmt::print("  {:8.4f}  {:>7}x  {}\n", score, line["count"].get<int64_t>(), item_text(run->dataset, neighbor));
     }
     answer["neighbors"].push_back(std::move(line));
-  }
+  });
   if (options.json) print_json(answer);
 }
 
 void show_associations(const Options& options) {
-  const auto run = open_run(options.run, options.checkpoint);
+  const auto run = open_run(options.run, options.checkpoint, options.device);
   const int32_t item = run->dataset.find_item(options.items.front());
   Associations associations(*run);
   const std::vector<Association> found =
@@ -80,7 +81,7 @@ void show_associations(const Options& options) {
 }
 
 void show_recommendations(const Options& options) {
-  const auto run = open_run(options.run, options.checkpoint);
+  const auto run = open_run(options.run, options.checkpoint, options.device);
   std::vector<int32_t> history;
   for (const std::string& id : options.items) history.push_back(run->dataset.find_item(id));
   ModelScorer scorer(*run->device, run->instance->model(), run->config.data.max_length);

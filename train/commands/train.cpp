@@ -8,8 +8,10 @@
 #include "train/commands/answers.h"
 #include "train/commands/commands.h"
 #include "train/config.h"
+#include "train/evaluate.h"
 #include "train/memory_plan.h"
 #include "train/report.h"
+#include "train/run_folder.h"
 #include "train/training_data.h"
 #include "train/training_run.h"
 
@@ -24,13 +26,15 @@ struct Options {
 
 // What training would need, by the data and the config; nothing is written, and no GPU is asked for.
 void plan_training(const Options& options, const LoadedConfig& config, Communicator& communicator) {
+  // Of which some kernels' working memory depends.
+  use_threads(config.values.training, communicator);
   together(communicator, [&] {
     if (!communicator.is_first()) return;
     const DataConfig& data_config = config.values.data;
     const TrainingData data = make_training_data(prepare(data_config), data_config, communicator);
     check_plan(config.values, data, communicator);
-    const MemoryPlan plan =
-        plan_memory(config.values, training_windows(data, data_config), data.dataset.item_count(), communicator);
+    const MemoryPlan plan = plan_memory(config.values, training_windows(data, data_config), data.dataset.item_count(),
+                                        ranking_cases(data.dataset, data.split.validation), communicator);
     fmt::print(
         "{}: {} items; memory of device {} on {}\n{}", options.config, data.dataset.item_count(), config.values.device,
         communicator.size() == 1 ? "one rank" : fmt::format("each of {} ranks", communicator.size()), plan.text());

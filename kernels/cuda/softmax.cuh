@@ -1,0 +1,48 @@
+// What a softmax over a row divides by.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+
+#include "kernels/cuda/block.cuh"
+#include "kernels/cuda/fours.cuh"
+
+namespace itemloom::cuda {
+
+// The greatest of some numbers and the sum of exp(number - top).
+struct SoftmaxScale {
+  static constexpr float kNothing = -std::numeric_limits<float>::infinity();
+  float top = kNothing, sum = 0;
+
+  // exp(x - to), also where both are -infinity.
+  static __device__ float exp_over(float x, float to) { return x == kNothing ? 0.0f : expf(x - to); }
+};
+
+// Of a row, in every thread of its block: four columns a thread at a time, then over the block.
+template <int kThreads, bool kAligned>
+__device__ SoftmaxScale softmax_scale(const float* x, int64_t columns, float* shared) {
+  SoftmaxScale own;
+  for (int64_t c = 4 * threadIdx.x; c < columns; c += 4 * kThreads) {
+    with_lanes<kAligned>(columns - c, [&](auto lanes) {
+      const Four values = lanes.load(x + c);
+      float top = own.top;
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        if (lanes.holds(k)) top = fmaxf(top, values.at[k]);
+      }
+      own.sum *= SoftmaxScale::exp_over(own.top, top);
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        if (lanes.holds(k)) own.sum += SoftmaxScale::exp_over(values.at[k], top);
+      }
+      own.top = top;
+    });
+  }
+  SoftmaxScale scale;
+  // Unlike cuda::Max, fmaxf gives all threads the same beside a NaN.
+  scale.top = reduce_block<kThreads>(own.top, shared, [](float a, float b) { return fmaxf(a, b); });
+  scale.sum = block_sum<kThreads>(own.sum * SoftmaxScale::exp_over(own.top, scale.top), shared);
+  return scale;
+}
+
+}  // namespace itemloom::cuda
