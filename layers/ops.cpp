@@ -140,7 +140,7 @@ struct Norming {
   }
 };
 
-// For a sum of `rows` rows. Refuses what does not fit and drops nothing outside of training.
+// For a sum of this shape. Refuses what does not fit, and drops nothing outside of training.
 Norming new_norming(const char* op, Tape& tape, Tensor sum, ResidualOptions added, const NormParameters& parameters) {
   const auto& [gamma, beta, epsilon] = parameters;
   CHECK(sum.rank() == 2 && gamma.size() == sum.columns() && beta.size() == sum.columns(), op, ": x is ", sum.shape(),

@@ -84,19 +84,27 @@ __global__ void find_gradients(ActivationBackward<T> args, float* partials) {
   const int64_t begin = blockIdx.x * kRows, end = min(begin + kRows, args.x.rows());
   cuda::Four sums{};
   if (c < columns) {
-    cuda::with_lanes<kAligned>(columns - c, [&](auto lanes) {
+    const auto add_rows = [&](auto lanes) {
 #pragma unroll 2
       for (int64_t row = begin + warp; row < end; row += kWarps) {
-        const cuda::Four x = lanes.load(args.x.row(row) + c);
-        cuda::Four gradient = lanes.load(args.dy.row(row) + c);
+        // Written so that the compiler sees whole fours: it would store them one by one otherwise.
+        const int64_t at = kAligned ? (row * columns + c) / 4 * 4 : row * columns + c;
+        const cuda::Four x = lanes.load(args.x.data() + at);
+        cuda::Four gradient = lanes.load(args.dy.data() + at);
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
           gradient.at[k] *= Function::derivative(x.at[k]);
           sums.at[k] += gradient.at[k];
         }
-        lanes.store(gradient, args.dx.row(row) + c);
+        lanes.store(gradient, args.dx.data() + at);
       }
-    });
+    };
+    // Where it is aligned a row is whole fours.
+    if constexpr (kAligned) {
+      add_rows(cuda::AlignedFour());
+    } else {
+      add_rows(cuda::LooseFour{columns - c});
+    }
   }
   warp_sums[warp][lane] = sums;
   __syncthreads();

@@ -72,9 +72,10 @@ __global__ void __launch_bounds__(kAddThreads)
 template <class T>
 void start_adding(CudaStream stream, const cuda::Partials<T>& partials, float* y, float* second_y, float* third_y) {
   if (partials.count == 0) return;
+  const unsigned outputs = 1 + (second_y != nullptr) + (third_y != nullptr);
   cuda::start(stream, "add_partials", add_partials<T>,
-              dim3(static_cast<unsigned>(block_count(partials.columns, cuda::kWarp)), third_y ? 3 : second_y ? 2 : 1),
-              kAddThreads, 0, partials, y, second_y, third_y);
+              dim3(static_cast<unsigned>(block_count(partials.columns, cuda::kWarp)), outputs), kAddThreads, 0,
+              partials, y, second_y, third_y);
 }
 
 template <class T>

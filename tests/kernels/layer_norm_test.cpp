@@ -141,24 +141,23 @@ struct Naive {
   }
 };
 
-// The worst errors seen, of the kernel and of plain float code. They are compared over many rows: on a single short row
-// either can be exact by luck.
+// The worst errors seen, of the kernel and of plain float code. They are compared over many rows of all variants: on a
+// few short rows either can be exact by luck.
 struct Errors {
   Device& device;
-  Variant variant;
   double fused[9] = {}, plain[9] = {};
 
-  void measure(int64_t rows, int64_t columns, float offset, float epsilon, uint64_t seed = 0) {
+  void measure(int64_t rows, int64_t columns, Variant variant, float offset, float epsilon, uint64_t seed = 0) {
     const float start = 0.25f;
     Case fused_case(rows, columns, variant, offset, start, seed);
     fused_case.run_both(device, epsilon);
     const Naive<double> expected(fused_case, epsilon, start);
     const Naive<float> simple(fused_case, epsilon, start);
     int part = 0;
-    const auto add = [&](Guarded<float>& actual, const std::vector<float>& simple,
-                         const std::vector<double>& expected) {
-      fused[part] = std::max(fused[part], test::worst_error(actual.copy(), expected));
-      plain[part] = std::max(plain[part], test::worst_error(simple, expected));
+    const auto add = [&](Guarded<float>& actual, const std::vector<float>& simple, const std::vector<double>& expected,
+                         double floor = 1) {
+      fused[part] = std::max(fused[part], test::worst_error(actual.copy(), expected, floor));
+      plain[part] = std::max(plain[part], test::worst_error(simple, expected, floor));
       REQUIRE(std::isfinite(fused[part++]));
     };
     add(fused_case.sum, simple.sum, expected.sum);
@@ -167,14 +166,14 @@ struct Errors {
     add(fused_case.inverse_std, simple.inverse_std, expected.inverse_std);
     add(fused_case.dx, simple.dx, expected.dx);
     add(fused_case.dresidual, simple.dresidual, expected.dresidual);
-    add(fused_case.dbias, simple.dbias, expected.dbias);
-    add(fused_case.dgamma, simple.dgamma, expected.dgamma);
-    add(fused_case.dbeta, simple.dbeta, expected.dbeta);
+    const double size = std::max(1.0, std::sqrt(double(rows)));  // of a sum on its way, wherever it ends
+    add(fused_case.dbias, simple.dbias, expected.dbias, size);
+    add(fused_case.dgamma, simple.dgamma, expected.dgamma, size);
+    add(fused_case.dbeta, simple.dbeta, expected.dbeta, size);
   }
   void require_small() const {
     for (int part = 0; part < 9; ++part) {
-      CAPTURE(part, variant.residual, variant.probability, variant.others, variant.product, cpu_kernels(),
-              device.kind());
+      CAPTURE(part, cpu_kernels(), device.kind());
       REQUIRE(fused[part] <= 2 * plain[part] + 1.2e-7);
     }
   }
@@ -187,22 +186,23 @@ TEST_CASE("layer norm is as exact as plain float code, for any row length", "[la
     using Sizes = std::vector<int64_t>;
     const Sizes all_columns = test::by_device<Sizes>(
         device, {1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 65, 128, 257, 1028}, {1, 3, 16, 33, 64, 257, 1028, 1031});
-    const Sizes all_rows = test::by_device<Sizes>(device, {0, 1, 3, 4, 5, 31, 129, 131}, {0, 1, 31, 132});
+    const Sizes all_rows = test::by_device<Sizes>(device, {0, 1, 3, 4, 5, 31, 129, 131}, {0, 1, 37});
     const auto seeds = test::by_device<std::vector<uint64_t>>(device, {1, 2, 3}, {1});
-    for (const Variant& variant : kVariants) {
-      for (int64_t columns : all_columns) {
-        CAPTURE(columns);
-        Errors errors{device, variant};
-        for (int64_t rows : all_rows) {
-          for (uint64_t seed : seeds) errors.measure(rows, columns, 0, 1e-5f, seed);
-        }
-        errors.require_small();
+    const auto measure_all = [&](Errors& errors, int64_t rows, int64_t columns, float epsilon) {
+      for (const Variant& variant : kVariants) {
+        for (uint64_t seed : seeds) errors.measure(rows, columns, variant, 0, epsilon, seed);
       }
-      Errors errors{device, variant};
-      for (uint64_t seed : seeds) errors.measure(1000, 64, 0, 1e-12f, seed);
-      errors.measure(0, 0, 0, 1e-5f);
+    };
+    for (int64_t columns : all_columns) {
+      CAPTURE(columns);
+      Errors errors{device};
+      for (int64_t rows : all_rows) measure_all(errors, rows, columns, 1e-5f);
       errors.require_small();
     }
+    Errors errors{device};
+    measure_all(errors, test::by_device<int64_t>(device, 1000, 130), 64, 1e-12f);
+    measure_all(errors, 0, 0, 1e-5f);
+    errors.require_small();
   });
 }
 
@@ -210,8 +210,8 @@ TEST_CASE("layer norm survives a mean much greater than the deviation", "[layer_
   // A one-pass variance loses every digit here.
   test::on_every_device([](Device& device) {
     for (int64_t columns : {33, 64}) {
-      Errors errors{device, kPlain};
-      errors.measure(20, columns, 4096, 1e-5f);
+      Errors errors{device};
+      errors.measure(20, columns, kPlain, 4096, 1e-5f);
       errors.require_small();
     }
   });
