@@ -1,4 +1,4 @@
-// Packed batches: one list of rows, no pad token.
+// Packed batches: one list of rows, and no pad token but where graphs ask for it (PackedBatch::fill_up).
 #pragma once
 
 #include <algorithm>

@@ -139,21 +139,21 @@ TEST_CASE("an interrupted run on a GPU goes on to the bit", "[e2e][device]") {
 
 TEST_CASE("a run by graphs goes the way of one without and on to the bit, in ranks too", "[e2e][mpi][device][gpus]") {
   const Job job;
-  const Words graphs = test::settings({"training.cuda_graphs=true", "training.graph_bucket=64"});
-  train(job, "without", "cuda", 3);
-  const std::string whole = train(job, "whole", "cuda", 3, graphs);
+  const Words graphs = test::settings({"training.cuda_graphs=true", "training.graph_bucket=256"});
+  train(job, "without", "cuda", 2);
+  const std::string whole = train(job, "whole", "cuda", 2, graphs);
   job.require_same_course("whole", "without");
   const auto pieces = job.metrics("whole").back().at("graph_pieces");
   REQUIRE(pieces.at("replayed").get<int>() > 0);
   REQUIRE_FALSE(job.metrics("without").back().contains("graph_pieces"));
   train(job, "halves", "cuda", 1, graphs);
-  REQUIRE(train(job, "halves", "cuda", 3, graphs + kResume) == whole);
+  REQUIRE(train(job, "halves", "cuda", 2, graphs + kResume) == whole);
   // Whether by graphs or without, it is the same run.
   train(job, "moved", "cuda", 1, graphs);
-  train(job, "moved", "cuda", 3, kResume);
+  train(job, "moved", "cuda", 2, kResume);
   job.require_same_course("moved", "without");
   if (!test::has_mpirun()) return;
-  train(job, "two", "cuda", 3, graphs, 2);
+  train(job, "two", "cuda", 2, graphs, 2);
   job.require_same_course("two", "without");
 }
 

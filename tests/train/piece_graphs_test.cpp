@@ -105,6 +105,10 @@ TEST_CASE("steps by graphs are those without, in every precision, and twice the 
     REQUIRE(without.counts.launches == 0);
     const Outcome with = train(1, config_of(true, precision)).front();
     require_close(with, without, tolerance);
+#ifdef ITEMLOOM_CUDA_EMULATED
+    // Its products have one algorithm, and what is filled in adds zeros at the ends of sums.
+    require_same(with, without);
+#endif
     REQUIRE(with.counts.eager > 0);
     REQUIRE(with.counts.captured > 0);
     REQUIRE(with.counts.replayed >= kSteps / 2);
