@@ -24,7 +24,7 @@ class DropoutMask {
 
   // For columns [8 chunk, 8 chunk + 8) of a row.
   __device__ PhiloxBlock draw(int64_t row, int64_t chunk) const {
-    return philox({static_cast<uint32_t>(chunk), key_.stream, row_ids_[row], key_.step},
+    return philox({static_cast<uint32_t>(chunk), key_.stream, row_ids_[row], key_.step()},
                   static_cast<uint32_t>(key_.seed), static_cast<uint32_t>(key_.seed >> 32));
   }
   // The first four of them, or the last.

@@ -162,7 +162,7 @@ TEST_CASE("a graph whose working memory has moved is captured anew, and the size
   store.allocate(device, 1);
   const auto communicator = make_self_communicator();
   OwnBuffer buffer(DeviceKind::kCuda, store.size());
-  GradientSync sync(*communicator, buffer, store, false);
+  GradientSync sync(device, *communicator, buffer, store, {});
   PieceGraphs graphs(device, sync);
   const DeviceBlock numbers = device.allocate(4 << 20);
   const std::vector<float> ones(1 << 20, 1.0f);
