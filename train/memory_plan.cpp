@@ -90,16 +90,15 @@ MemoryPlan plan_memory(const Config& config, const Windows& windows, int64_t ite
   const int64_t buffer = store.size() * static_cast<int64_t>(sizeof(float));
   const int64_t rounded =
       config.training.gradient_exchange == "bf16" ? GradientSync::rounded_bytes(store.size(), communicator.size()) : 0;
-  MemoryPlan plan{.parameters = buffer + store.bf16_values().size() * static_cast<int64_t>(sizeof(Bf16)),
-                  .gradients = buffer * (1 + shards.waiting_gradients()) + rounded,
-                  .optimizer_state = optimizer_bytes(device, config, store, communicator.size()),
-                  .activations = activation_bytes(device, instance.model(), bounds.piece_rows,
-                                                   config.training.cuda_graphs),
-                  .validation = config.training.validate_every > 0
-                                    ? ranking_memory(device, instance.model(), config, validation)
-                                    : ScorerMemory(),
-                  .scratch = 0,
-                  .libraries = kind == DeviceKind::kCuda ? cuda_backend::kBlasWorkspaceBytes : 0};
+  MemoryPlan plan{
+      .parameters = buffer + store.bf16_values().size() * static_cast<int64_t>(sizeof(Bf16)),
+      .gradients = buffer * (1 + shards.waiting_gradients()) + rounded,
+      .optimizer_state = optimizer_bytes(device, config, store, communicator.size()),
+      .activations = activation_bytes(device, instance.model(), bounds.piece_rows, config.training.cuda_graphs),
+      .validation = config.training.validate_every > 0 ? ranking_memory(device, instance.model(), config, validation)
+                                                       : ScorerMemory(),
+      .scratch = 0,
+      .libraries = kind == DeviceKind::kCuda ? cuda_backend::kBlasWorkspaceBytes : 0};
   plan.scratch = device.scratch_size();
   if (kind == DeviceKind::kCpu) {
     const int64_t attention = attention_scratch_bytes(device.cpu_stream(), config.model.hidden_size, config.model.heads,

@@ -151,7 +151,7 @@ class TrainingRun {
   Loader loader_;
   TrainingStep step_;
   std::array<DataWait, 2> data_waits_;  // of step n in place n % 2, as long as its result was not given
-  ModelScorer scorer_;  // of validations
+  ModelScorer scorer_;                  // of validations
   RunState state_;
   std::optional<Reports> reports_;  // on rank 0, as the next two are used
   KeptCheckpoints kept_;

@@ -234,8 +234,9 @@ TEST_CASE("steps without a finite gradient end a run on a GPU, which says up to 
 #ifdef ITEMLOOM_CUDA_EMULATED
 TEST_CASE("a GPU that is too small says before the first step what to turn down", "[e2e][device]") {
   const Job job;
-  const Words more = test::settings({"device=cuda", "model.hidden_size=256", "model.layers=4",
-                                     "training.batch_size=120", "training.micro_batch_tokens=100000", "training.threads=1"});
+  const Words more =
+      test::settings({"device=cuda", "model.hidden_size=256", "model.layers=4", "training.batch_size=120",
+                      "training.micro_batch_tokens=100000", "training.threads=1"});
   const test::ProcessResult result =
       test::Process(job.train("run", more), "", kFast + Words{"CUDA_EMULATION_DEVICE_MB=160"}).wait();
   INFO(result.error);

@@ -50,8 +50,8 @@ inline double weighted_sum_root(Tape& tape, const Tensor& y, uint64_t seed) {
 }
 
 // Compares every parameter's gradient with central differences of value(), for one device. `gradients` are what
-// backward has made, each `offset` more than it should be. On a GPU about a dozen elements of each stand for all, because
-// an emulated one takes long for a launch; the CPU looks at every one.
+// backward has made, each `offset` more than it should be. On a GPU about a dozen elements of each stand for all,
+// because an emulated one takes long for a launch; the CPU looks at every one.
 inline void check_differences(Device& device, ParameterStore& store, const std::vector<float>& gradients, float offset,
                               const std::function<double()>& value, float step, double tolerance) {
   const std::vector<float> values = on_host(device, store.values());
