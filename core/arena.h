@@ -19,11 +19,10 @@ class Arena {
   T* take(int64_t count) {
     return reinterpret_cast<T*>(device_.take(count * static_cast<int64_t>(sizeof(T))));
   }
-  // Memory of the host, for what the step notes beside its numbers. On the CPU it comes from the same chunks.
+  // Memory of the host, for what the step notes beside its numbers; it counts as none of the device's, the CPU's either.
   template <class T>
   T* take_host(int64_t count) {
-    Chunks& chunks = device_.kind == DeviceKind::kCpu ? device_ : host_;
-    return reinterpret_cast<T*>(chunks.take(count * static_cast<int64_t>(sizeof(T))));
+    return reinterpret_cast<T*>(host_.take(count * static_cast<int64_t>(sizeof(T))));
   }
   void reset();
   // Takes memory for a step that needs so many bytes of the device at once, before anything is taken from the arena.

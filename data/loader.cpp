@@ -50,6 +50,14 @@ Window Windows::operator[](int64_t index) const {
   return {end - length, static_cast<int32_t>(length)};
 }
 
+int64_t Windows::longest() const {
+  int64_t longest = 0;
+  for (int64_t sequence = 0; sequence < begins_.size(); ++sequence) {
+    longest = std::max(longest, std::min(ends_[sequence] - begins_[sequence], max_length_));
+  }
+  return longest;
+}
+
 std::vector<int64_t> Windows::length_counts() const {
   std::vector<int64_t> counts(static_cast<size_t>(max_length_) + 1);
   for (int64_t index = 0; index < size_; ++index) ++counts[static_cast<size_t>((*this)[index].length)];
@@ -106,8 +114,7 @@ Loader::~Loader() {
 
 BatchBounds batch_bounds(const Windows& windows, const LoaderOptions& options) {
   const std::vector<int64_t> counts = windows.length_counts();
-  int64_t longest = static_cast<int64_t>(counts.size()) - 1;
-  while (counts[static_cast<size_t>(longest)] == 0) --longest;
+  const int64_t longest = windows.longest();
   BatchBounds bounds{.samples = std::min(options.batch_sequences, windows.size()),
                      .rows = 0,
                      .shard_rows = 0,
@@ -123,12 +130,12 @@ BatchBounds batch_bounds(const Windows& windows, const LoaderOptions& options) {
       left -= taken;
     }
   }
-  const int64_t piece_tokens = options.piece_tokens > 0 ? options.piece_tokens : bounds.rows;
   // A shard gets its next sample when it has the fewest rows.
   bounds.shard_rows = std::min(bounds.rows, bounds.rows / options.shards + longest);
-  bounds.piece_rows = std::min(bounds.shard_rows, std::max(piece_tokens, longest));
+  bounds.piece_rows = std::min(bounds.shard_rows, std::max(options.piece_tokens, longest));
   // Every piece but the last of a shard is at least half full, or holds one sample.
-  bounds.pieces = options.local_shards * std::min(bounds.samples, 2 * block_count(bounds.shard_rows, piece_tokens) + 1);
+  bounds.pieces =
+      options.local_shards * std::min(bounds.samples, 2 * block_count(bounds.shard_rows, options.piece_tokens) + 1);
   if (options.bucket > 0) {
     // With as many masked rows to append as there can be.
     bounds.piece_rows = filled_rows(bounds.piece_rows, 1, options.bucket);
@@ -146,7 +153,6 @@ int64_t BatchBounds::piece_sequences(int64_t piece_rows, const LoaderOptions& op
 // Takes at once the memory of the largest batch that can come, so that no later step allocates.
 void Loader::reserve() {
   bounds_ = batch_bounds(windows_, options_);
-  if (options_.piece_tokens == 0) options_.piece_tokens = bounds_.rows;
   samples_.reserve(static_cast<size_t>(bounds_.samples));
   sample_shards_.reserve(static_cast<size_t>(bounds_.samples));
   shard_rows_.reserve(static_cast<size_t>(options_.shards));

@@ -34,6 +34,8 @@ class Windows {
   int64_t size() const { return size_; }
   // Sequence by sequence, and in each of them from its end to its start.
   Window operator[](int64_t index) const;
+  // Of the longest window.
+  int64_t longest() const;
   // How many windows there are of each length from 0 to max_length.
   std::vector<int64_t> length_counts() const;
 
@@ -51,7 +53,7 @@ struct LoaderOptions {
   int64_t max_length;
   int64_t batch_sequences;  // samples a batch ...
   int64_t batch_tokens;     // ... or, when above zero, as many samples as fit into this many rows (at least one)
-  int64_t piece_tokens;     // a batch is worked through in pieces of about this many rows at most; 0: in one piece
+  int64_t piece_tokens;     // a batch is worked through in pieces of about this many rows at most
   uint64_t seed;
   int64_t bucket = 0;  // above zero: every piece is filled up (PackedBatch::fill_up)
   // A batch is dealt out to `shards` shards of about as many rows each, longest samples first, which of them depends on

@@ -22,7 +22,7 @@ std::vector<double> gather_all(Communicator& communicator, const std::vector<dou
 
 // Adds the metrics of each case; `ranks` holds a case's targets one after the other.
 void add_metrics(const EvaluationCases& cases, const std::vector<Metric>& metrics, const std::vector<double>& ranks,
-                 std::vector<double>& sums) {
+                 double* sums) {
   std::vector<double> ascending;
   for (const EvaluationCase& one : cases.cases) {
     ascending.assign(ranks.begin() + one.targets_begin, ranks.begin() + one.targets_end);
@@ -33,17 +33,26 @@ void add_metrics(const EvaluationCases& cases, const std::vector<Metric>& metric
   }
 }
 
-// Means over the cases of all ranks. The sums go from rank to rank and each adds its cases to them: the additions, and
-// so the bits, are those of one process, and no rank holds the figures of all cases.
-std::vector<double> mean_metrics(const EvaluationCases& cases, const std::vector<Metric>& metrics,
-                                 const std::vector<double>& ranks, Communicator& communicator) {
-  std::vector<double> sums(metrics.size());
+// For every list of ranks the means over the cases of all ranks of the communicator. The sums go from rank to rank and
+// each adds its cases to them: the additions, and so the bits, are those of one process, and no rank holds the figures
+// of all cases.
+std::vector<std::vector<double>> mean_metrics(const EvaluationCases& cases, const std::vector<Metric>& metrics,
+                                              const std::vector<const std::vector<double>*>& lists,
+                                              Communicator& communicator) {
+  std::vector<double> sums(lists.size() * metrics.size());
   for (int rank = 0; rank < communicator.size(); ++rank) {
-    if (rank == communicator.rank()) add_metrics(cases, metrics, ranks, sums);
+    for (size_t list = 0; rank == communicator.rank() && list < lists.size(); ++list) {
+      add_metrics(cases, metrics, *lists[list], sums.data() + list * metrics.size());
+    }
     communicator.broadcast(sums.data(), static_cast<int64_t>(sums.size() * sizeof(double)), rank);
   }
   for (double& sum : sums) sum /= static_cast<double>(cases.size_of_all());
-  return sums;
+  std::vector<std::vector<double>> means;
+  for (size_t list = 0; list < lists.size(); ++list) {
+    const auto begin = sums.begin() + static_cast<ptrdiff_t>(list * metrics.size());
+    means.emplace_back(begin, begin + static_cast<ptrdiff_t>(metrics.size()));
+  }
+  return means;
 }
 
 nlohmann::ordered_json named(const std::vector<Metric>& metrics, const std::vector<double>& values) {
@@ -110,10 +119,11 @@ EvaluationResult evaluate(const Dataset& dataset, const EvaluationCases& cases, 
                           .metrics = parse_metrics(config.metrics),
                           .lines = {},
                           .ranks = {}};
+  std::vector<const std::vector<double>*> lists;
+  for (const TargetRanks& one : ranks) lists.insert(lists.end(), {&one.excluded, &one.kept});
+  const std::vector<std::vector<double>> means = mean_metrics(cases, result.metrics, lists, communicator);
   for (size_t line = 0; line < scorers.size(); ++line) {
-    result.lines.push_back({.name = scorers[line].name,
-                            .excluded = mean_metrics(cases, result.metrics, ranks[line].excluded, communicator),
-                            .kept = mean_metrics(cases, result.metrics, ranks[line].kept, communicator)});
+    result.lines.push_back({.name = scorers[line].name, .excluded = means[2 * line], .kept = means[2 * line + 1]});
   }
   result.ranks = std::move(ranks.front());
   return result;

@@ -101,8 +101,10 @@ MemoryPlan plan_memory(const Config& config, const Windows& windows, int64_t ite
       .libraries = kind == DeviceKind::kCuda ? cuda_backend::kBlasWorkspaceBytes : 0};
   plan.scratch = device.scratch_size();
   if (kind == DeviceKind::kCpu) {
+    int64_t longest = windows.longest();
+    for (const RankingCase& one : validation) longest = std::max(longest, one.history.size() + 1);
     const int64_t attention = attention_scratch_bytes(device.cpu_stream(), config.model.hidden_size, config.model.heads,
-                                                      config.data.max_length);
+                                                      std::min(longest, config.data.max_length));
     plan.scratch = std::max(plan.scratch, attention);
   }
   return plan;

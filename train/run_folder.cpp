@@ -53,12 +53,16 @@ FolderLock RunFolder::begin(const LoadedConfig& loaded, const Dataset& dataset) 
     if (has_own_dataset(loaded.values.data)) save_dataset(dataset, this->dataset());
     write_config(loaded);
   } catch (...) {
-    std::error_code ignored;
-    for (const std::string& file : {config(), origins(), this->dataset()}) std::filesystem::remove(file, ignored);
+    take_back();
     throw;
   }
   folder.keep();
   return lock;
+}
+
+void RunFolder::take_back() const {
+  std::error_code ignored;
+  for (const std::string& file : {config(), origins(), dataset()}) std::filesystem::remove(file, ignored);
 }
 
 void RunFolder::go_on(const LoadedConfig& loaded) const {

@@ -63,6 +63,8 @@ class RunFolder {
   // Makes the folder of a new run, with its dataset (unless it is read from a prepared file) and config. When that
   // fails, on a full disk for one, nothing of it stays.
   [[nodiscard]] FolderLock begin(const LoadedConfig& loaded, const Dataset& dataset) const;
+  // Removes what begin() has written, of a run that has not taken its first step.
+  void take_back() const;
   // To go on with the run of a folder that the caller has locked: clears away what killed writers left, and writes the
   // config, of which values that decide nothing about the parameters may have changed.
   void go_on(const LoadedConfig& loaded) const;

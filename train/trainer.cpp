@@ -80,6 +80,8 @@ TrainingStep::TrainingStep(Device& device, Communicator& communicator, ModelInst
       told_{Told(device), Told(device)} {
   if (config.training.cuda_graphs) {
     CHECK(device.cuda(), "training.cuda_graphs is for a GPU");
+    // A graph knows where the loss of a shard is added to.
+    CHECK(plan_.local_shards == 1, "training.cuda_graphs is for one shard a rank");
     graphs_.emplace(device, sync_);
   }
   losses_ = device.allocate(plan_.shards * static_cast<int64_t>(sizeof(double)));

@@ -122,6 +122,8 @@ class TrainingRun {
   void restore();
   // On rank 0: leaves in the folder the checkpoints that are to be kept.
   void take_over_checkpoints();
+  // A collective, before run().
+  void reserve_memory();
   RunOutcome run();
 
  private:
@@ -129,7 +131,6 @@ class TrainingRun {
   void save(bool newest, std::optional<double> metric = {});
   void finish_saving();
   CheckpointState checkpoint_state(Vector<float> parameters, const std::vector<Optimizer::Slot>& slots) const;
-  void reserve_memory();
   bool run_epoch();
   void take_results(TrainingStep::Until until, int64_t batches);
   void take_result(const StepResult& result);
@@ -426,7 +427,7 @@ void TrainingRun::finish_epoch() {
 // Where the time of the steps went and what a rank needs. A collective.
 void TrainingRun::print_run_card() {
   const StepSeconds means = mean_seconds(run_seconds_);
-  const PieceGraphs::Counts pieces = graph_counts_since({});
+  const PieceGraphs::Counts pieces = config_.training.cuda_graphs ? graph_counts_since({}) : PieceGraphs::Counts();
   if (!communicator_.is_first() || means.steps == 0) return;
   const double step = means.compute + means.communication + means.update + means.data_wait;
   auto part = [&](double seconds) { return fmt::format("{:.2f} ms ({:.1f} %)", 1e3 * seconds, 100 * seconds / step); };
@@ -444,25 +445,27 @@ void TrainingRun::print_run_card() {
       static_cast<double>(step_.arena_bytes()) / megabyte);
 }
 
-// A GPU that is too small is to say so before the first step, not in the middle of an epoch. Activations and scores on
-// the host come page by page.
+// A machine that is too small is to say so before the first step, not in the middle of an epoch.
 void TrainingRun::reserve_memory() {
   const MemoryPlan plan = plan_memory(config_, training_windows(data_, config_.data), data_.dataset.item_count(),
                                       ranking_cases(data_.dataset, data_.split.validation), communicator_);
-  const auto reserve = [](const char* what, int64_t bytes, FunctionRef<void()> take) {
+  const auto reserve = [](const char* what, int64_t bytes, const std::string& keys, FunctionRef<void()> take) {
     try {
       take();
     } catch (const Error& error) {
-      fail(what, " ", bytes >> 20, " MiB: ", error.what());
+      fail(what, " need ", bytes >> 20, " MiB: ", error.what(), ", or lower ", keys);
     }
   };
+  const std::string step_keys =
+      join_message("training.micro_batch_tokens (", piece_tokens_on(device_.kind(), config_.training),
+                   " here), training.batch_size");
   together(communicator_, [&] {
-    if (device_.kind() == DeviceKind::kCuda) {
-      reserve("the activations of the largest step need", plan.activations, [&] { step_.reserve(plan.activations); });
-      reserve("a validation, by evaluation.batch_size, needs", plan.validation.total(),
-              [&] { scorer_.reserve(plan.validation); });
-    }
-    reserve("the kernels of a step need", plan.scratch, [&] { device_.reserve_scratch(plan.scratch); });
+    reserve("the activations of the largest step", plan.activations, step_keys + " or data.max_length",
+            [&] { step_.reserve(plan.activations); });
+    reserve("the scores and layers of a validation", plan.validation.total(), "evaluation.batch_size",
+            [&] { scorer_.reserve(plan.validation); });
+    reserve("the kernels of training and validation", plan.scratch, step_keys + " or training.threads",
+            [&] { device_.reserve_scratch(plan.scratch); });
   });
 }
 
@@ -476,7 +479,6 @@ RunOutcome TrainingRun::run() {
                communicator_.size() > 1 ? "s" : "", communicator_.transport(), thread_count(),
                thread_count() > 1 ? "s each" : "", cpu_kernels());
   if (const std::string unasked = unasked_text(data_.split); !unasked.empty()) spdlog::info("{}", unasked);
-  reserve_memory();
   stop_at_signals();
   if (communicator_.is_first()) reports_.emplace(folder_, state_);
   while (!ended()) {
@@ -557,6 +559,13 @@ class RunStart {
       std::fputs(report_text(nlohmann::ordered_json::parse(report_)).c_str(), stderr);
       if (resume_ && !has_checkpoint_)
         spdlog::info("{} has no checkpoint yet: beginning from the start", folder_.path());
+    }
+    try {
+      run.reserve_memory();
+    } catch (const Error&) {
+      // What is to be changed decides results: the folder must not hold to the config as it was.
+      if (!resume_ && communicator_.is_first()) folder_.take_back();
+      throw;
     }
     return run.run();
   }

@@ -46,7 +46,7 @@ void cuda_check(cudaError_t status, const char* what) {
   // The error is said here; the next call must not find it again.
   cudaGetLastError();
   CHECK(status != cudaErrorMemoryAllocation, "the GPU is out of memory while ", what,
-        "; lower training.micro_batch_tokens or training.batch_size, or take device cpu");
+        "; free it of other programs or take device cpu");
   fail("CUDA failed while ", what, ": ", cudaGetErrorString(status), " (", cudaGetErrorName(status), ")");
 }
 
@@ -145,7 +145,7 @@ cudaGraphExec_t CudaContext::end_graph() {
   cudaGraphExec_t graph = nullptr;
   const cudaError_t status = cudaGraphInstantiate(&graph, captured, 0);
   cudaGraphDestroy(captured);
-  cuda_check(status, "making a graph");
+  cuda_check(status, "making a graph (a larger training.graph_bucket makes fewer)");
   return graph;
 }
 

@@ -37,7 +37,8 @@ float greatest(const float* x, int64_t columns) {
 double log_sum(const float* x, int64_t columns) {
   const Floats d;
   const float top = greatest(x, columns);
-  if (top == kNothing) return top;
+  // The greatest of -infinity and a NaN may be either.
+  if (top == kNothing && std::all_of(x, x + columns, [](float value) { return value == kNothing; })) return top;
   const FloatVector tops = hn::Set(d, top);
   double total = 0;
   for (int64_t begin = 0; begin < columns; begin += kSumBlock) {

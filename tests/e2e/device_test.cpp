@@ -242,8 +242,13 @@ TEST_CASE("a GPU that is too small says before the first step what to turn down"
   INFO(result.error);
   REQUIRE(result.exit_code == 1);
   REQUIRE(result.error.find("the activations of the largest step need ") != std::string::npos);
-  REQUIRE(result.error.find("; lower training.micro_batch_tokens or training.batch_size") != std::string::npos);
+  REQUIRE(result.error.find("; free it of other programs or take device cpu, or lower training.micro_batch_tokens "
+                            "(100000 here), training.batch_size or data.max_length") != std::string::npos);
   REQUIRE(result.error.find("step 1/") == std::string::npos);
+  // The same folder takes another config.
+  const test::ProcessResult lower = test::Process(job.train("run", test::settings({"training.epochs=1"})), "").wait();
+  INFO(lower.error);
+  REQUIRE(lower.exit_code == 0);
 }
 
 TEST_CASE("a GPU that is too small for a validation says so before the first step", "[e2e][device]") {
@@ -257,7 +262,8 @@ TEST_CASE("a GPU that is too small for a validation says so before the first ste
   const test::ProcessResult result = test::Process(job.train("run", more), "", kFast + Words{memory}).wait();
   INFO(table << memory << "\n" << result.error);
   REQUIRE(result.exit_code == 1);
-  REQUIRE(result.error.find("a validation, by evaluation.batch_size, needs ") != std::string::npos);
+  REQUIRE(result.error.find("the scores and layers of a validation need ") != std::string::npos);
+  REQUIRE(result.error.find(" take device cpu, or lower evaluation.batch_size") != std::string::npos);
   REQUIRE(result.error.find("step 1/") == std::string::npos);
 }
 #endif

@@ -154,7 +154,7 @@ TEST_CASE("a run that was asked to stop resumes to the bit", "[e2e]") {
   write_small_run(folder, R"("optimizer": {"schedule": {"name": "linear", "warmup_steps": 10}})");
   const std::vector<std::string> long_run = {"--set", "training.epochs=60"};
   const std::string whole = trained(folder, "whole", long_run);
-  for (const int signal : {SIGTERM, SIGINT}) {
+  for (const int signal : {SIGTERM, SIGUSR1, SIGINT}) {
     INFO("signal " << signal);
     const std::string name = "cut" + std::to_string(signal), run = folder.path(name);
     test::Process process(
@@ -162,7 +162,7 @@ TEST_CASE("a run that was asked to stop resumes to the bit", "[e2e]") {
     while (process.running() && !std::filesystem::exists(run + "/checkpoint-last.h5")) usleep(2000);
     process.signal(signal);
     // Whoever manages processes may ask again, at any moment until the end.
-    for (; signal == SIGTERM && process.running(); usleep(200)) process.signal(signal);
+    for (; signal != SIGINT && process.running(); usleep(200)) process.signal(signal);
     const test::ProcessResult stopped = process.wait();
     INFO(stopped.error);
     REQUIRE(stopped.exit_code == 0);

@@ -1,6 +1,7 @@
 #include "kernels/log_sum_exp.h"
 
 #include <cmath>
+#include <limits>
 
 #include "tests/support/devices.h"
 #include "tests/support/kernels.h"
@@ -61,12 +62,16 @@ TEST_CASE("the logarithm of a sum of exponentials is that of doubles", "[log_sum
 TEST_CASE("the logarithm of a sum with something that is not a number is none", "[log_sum_exp][device]") {
   test::on_every_device([](Device& device) {
     for (const int64_t place : {0, 1, 40}) {
-      Guarded<float> x(41);
-      test::fill_random(x, 3);
-      x[place] = NAN;
-      Guarded<double> y(1);
-      test::run_from_host(device, LogSumExp{.x = x.matrix(1, 41), .y = y.vector()});
-      REQUIRE(std::isnan(y[0]));
+      for (const bool beside_nothing : {false, true}) {
+        CAPTURE(place, beside_nothing);
+        Guarded<float> x(41);
+        test::fill_random(x, 3);
+        for (int64_t i = 0; i < 41 && beside_nothing; ++i) x[i] = -std::numeric_limits<float>::infinity();
+        x[place] = NAN;
+        Guarded<double> y(1);
+        test::run_from_host(device, LogSumExp{.x = x.matrix(1, 41), .y = y.vector()});
+        REQUIRE(std::isnan(y[0]));
+      }
     }
   });
 }

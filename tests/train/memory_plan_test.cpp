@@ -103,9 +103,7 @@ TEST_CASE("no piece of any batch needs more than was planned, and a full one lit
         }
       }
     }
-    // On the CPU what the tape notes comes from the same memory.
-    const int64_t notes = test::by_device<int64_t>(device, 16384, 0);
-    REQUIRE(most <= plan.activations + notes);
+    REQUIRE(most <= plan.activations);
     REQUIRE(most > plan.activations / 2);
   });
 }

@@ -23,7 +23,9 @@ struct Options : RunOptions {
 
 void add_common(CLI::App* command, Options& options) {
   add_run_options(command, options);
-  command->add_option("--top", options.top, "How many to show")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("--top", options.top, "How many to show")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 31))
+      ->capture_default_str();
   command->add_flag("--json", options.json, "Answer with one JSON object");
 }
 
