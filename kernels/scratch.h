@@ -1,5 +1,5 @@
 // Working memory of launches, so that it can be planned and taken before the first of them. Beside launch() a kernel
-// that takes some has
+// that takes some in training or its validations has
 //
 //   int64_t scratch_bytes(CpuStream stream, const Arguments& args);   // whose views need not point to anything
 //   int64_t scratch_bytes(CudaStream stream, const Arguments& args);  // inline: plans for a GPU are made without CUDA

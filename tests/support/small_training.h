@@ -81,4 +81,29 @@ class SmallTraining {
   TrainingStep step;
 };
 
+// What came of a SmallTraining.
+struct Outcome {
+  std::vector<float> values;
+  std::vector<std::vector<float>> slots;
+  std::vector<StepResult> results;
+  int64_t optimizer_steps = 0;
+
+  void take(SmallTraining& training, TrainingStep::Until until) {
+    while (const auto result = training.step.result(until)) results.push_back(*result);
+  }
+  void finish(SmallTraining& training) {
+    take(training, TrainingStep::Until::kAllIsDone);
+    values = training.values();
+    slots = training.slots();
+    optimizer_steps = training.step.optimizer().steps();
+  }
+  std::vector<int64_t> skipped() const {
+    std::vector<int64_t> numbers;
+    for (const StepResult& result : results) {
+      if (result.skipped) numbers.push_back(result.step);
+    }
+    return numbers;
+  }
+};
+
 }  // namespace itemloom::test

@@ -32,11 +32,7 @@ Config config_of(bool graphs, const std::string& precision = "fp32", bool sharde
   return config;
 }
 
-struct Outcome {
-  std::vector<float> values;
-  std::vector<std::vector<float>> slots;
-  std::vector<StepResult> results;
-  int64_t optimizer_steps = 0;
+struct Outcome : test::Outcome {
   PieceGraphs::Counts counts;
 
   // As a run does: what came of a step is read when the next one has been told.
@@ -45,14 +41,8 @@ struct Outcome {
       training.run(number);
       take(training, Until::kWorkIsLeft);
     }
-    take(training, Until::kAllIsDone);
-    values = training.values();
-    slots = training.slots();
-    optimizer_steps = training.step.optimizer().steps();
+    finish(training);
     counts = training.step.graph_counts();
-  }
-  void take(SmallTraining& training, Until until) {
-    while (const auto result = training.step.result(until)) results.push_back(*result);
   }
 };
 

@@ -17,6 +17,7 @@
 namespace itemloom {
 namespace {
 
+using test::Outcome;
 using test::SmallTraining;
 using Until = TrainingStep::Until;
 
@@ -28,30 +29,6 @@ Config config_of(bool sharded) {
   config.model.layers = 1;
   return config;
 }
-
-struct Outcome {
-  std::vector<float> values;
-  std::vector<std::vector<float>> slots;
-  std::vector<StepResult> results;
-  int64_t steps = 0;
-
-  void take(SmallTraining& training, Until until) {
-    while (const auto result = training.step.result(until)) results.push_back(*result);
-  }
-  void finish(SmallTraining& training) {
-    take(training, Until::kAllIsDone);
-    values = training.values();
-    slots = training.slots();
-    steps = training.step.optimizer().steps();
-  }
-  std::vector<int64_t> skipped() const {
-    std::vector<int64_t> numbers;
-    for (const StepResult& result : results) {
-      if (result.skipped) numbers.push_back(result.step);
-    }
-    return numbers;
-  }
-};
 
 // In the gradients of the next step.
 void plant_nan(SmallTraining& training) {
@@ -90,7 +67,7 @@ void require_skips(DeviceKind kind) {
       const std::vector<Outcome> outcomes = train(ranks, config, kind, planted);
       for (const Outcome& outcome : outcomes) {
         REQUIRE(outcome.skipped() == planted);
-        REQUIRE(outcome.steps == kSteps - 3);
+        REQUIRE(outcome.optimizer_steps == kSteps - 3);
         REQUIRE(test::same_bits(outcome.values, outcomes.front().values));
         REQUIRE(outcome.results.size() == kSteps);
         for (const StepResult& result : outcome.results) {
@@ -129,7 +106,7 @@ TEST_CASE("a GPU that has skipped steps goes on as the CPU does, and another one
   const std::vector<int64_t> planted = {1, 2};
   const Outcome whole = train(1, config, DeviceKind::kCuda, planted).front();
   const Outcome cpu = train(1, config, DeviceKind::kCpu, planted).front();
-  REQUIRE(whole.steps == cpu.steps);
+  REQUIRE(whole.optimizer_steps == cpu.optimizer_steps);
   for (size_t step = 0; step < kSteps; ++step) {
     REQUIRE(whole.results[step].loss_sum == Approx(cpu.results[step].loss_sum).epsilon(1e-5));
   }
@@ -146,7 +123,7 @@ TEST_CASE("a GPU that has skipped steps goes on as the CPU does, and another one
     }
     halves.finish(first);
   }
-  REQUIRE(halves.steps == 1);
+  REQUIRE(halves.optimizer_steps == 1);
   SmallTraining second(*communicator, config, history, DeviceKind::kCuda);
   second.device.copy_from_host(halves.values.data(), second.instance.parameters().values().data(),
                                static_cast<int64_t>(halves.values.size()));
@@ -155,14 +132,14 @@ TEST_CASE("a GPU that has skipped steps goes on as the CPU does, and another one
     std::copy(halves.slots[slot].begin(), halves.slots[slot].end(), whole_slot.begin());
     ++slot;
   });
-  second.step.optimizer().set_steps(halves.steps);
+  second.step.optimizer().set_steps(halves.optimizer_steps);
   for (int64_t number = 3; number < kSteps; ++number) {
     second.run(number);
     halves.take(second, Until::kWorkIsLeft);
   }
   halves.finish(second);
   REQUIRE(test::same_bits(halves.values, whole.values));
-  REQUIRE(halves.steps == whole.steps);
+  REQUIRE(halves.optimizer_steps == whole.optimizer_steps);
   for (size_t step = 0; step < kSteps; ++step) {
     REQUIRE(halves.results[step].skipped == whole.results[step].skipped);
     REQUIRE(halves.results[step].loss_sum == whole.results[step].loss_sum);
