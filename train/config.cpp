@@ -153,7 +153,7 @@ Precision precision_on(DeviceKind kind, const TrainingConfig& training) {
 int64_t piece_tokens_on(DeviceKind kind, const TrainingConfig& training) {
   if (training.micro_batch_tokens > 0) return training.micro_batch_tokens;
   // A CPU's caches hold the activations of one layer; a GPU takes a while to start a kernel, however little it does.
-  return kind == DeviceKind::kCpu ? 4096 : 32768;
+  return kind == DeviceKind::kCpu ? 2048 : 32768;
 }
 
 void validate(const Config& config) {

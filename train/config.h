@@ -61,7 +61,7 @@ struct TrainingConfig {
     visit.field("micro_batch_tokens", micro_batch_tokens,
                 {.help = "A batch is worked through in parts of about this many items, whose gradients are summed for "
                          "one step of the optimizer: smaller parts need less memory and stay in a CPU's caches, larger "
-                         "ones keep a GPU busy; 0: 4096 on the CPU, 32768 on a GPU. The last digits of results depend "
+                         "ones keep a GPU busy; 0: 2048 on the CPU, 32768 on a GPU. The last digits of results depend "
                          "on it.",
                  .minimum = 0});
     visit.field("seed", seed, {.help = "Start of all that is random.", .minimum = 0});

@@ -326,7 +326,7 @@ TEST_CASE("The first difference of two configs is one that decides", "[config]")
 
 TEST_CASE("parts of a batch suit the device unless the config says how large they are", "[config]") {
   TrainingConfig training;
-  REQUIRE(piece_tokens_on(DeviceKind::kCpu, training) == 4096);
+  REQUIRE(piece_tokens_on(DeviceKind::kCpu, training) == 2048);
   REQUIRE(piece_tokens_on(DeviceKind::kCuda, training) == 32768);
   training.micro_batch_tokens = 100;
   REQUIRE(piece_tokens_on(DeviceKind::kCpu, training) == 100);
