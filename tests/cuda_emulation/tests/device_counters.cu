@@ -30,8 +30,6 @@ __global__ void strided(const float* in, float* out) {
 
 namespace {
 
-constexpr char kFile[] = "device_counters.json";
-
 void run_kernels() {
   OnDevice<float> in(std::vector<float>(counter_test::kTile * counter_test::kTile, 1.0f)), out(in.values());
   const dim3 block(counter_test::kTile, counter_test::kTile);
@@ -64,11 +62,12 @@ int main(int count, char**) {
     run_kernels();
     return 0;
   }
-  REQUIRE(
-      std::system((std::string("CUDA_EMULATION_COUNTERS=") + kFile + " /proc/" + std::to_string(getpid()) + "/exe run")
-                      .c_str()) == 0);
+  // Of this process alone: the same test runs beside it under other seeds.
+  const std::string process = std::to_string(getpid()), file = "device_counters_" + process + ".json";
+  REQUIRE(std::system(("CUDA_EMULATION_COUNTERS=" + file + " /proc/" + process + "/exe run").c_str()) == 0);
   std::stringstream text;
-  text << std::ifstream(kFile).rdbuf();
+  text << std::ifstream(file).rdbuf();
+  std::remove(file.c_str());
   const std::string shared_load = "\"space\": \"shared\", \"access\": \"load\"";
   require_line(text.str(), "transpose<0>", shared_load, "\"requests\": 32, \"bank_cycles\": 1024, \"ideal\": 32");
   require_line(text.str(), "transpose<1>", shared_load, "\"requests\": 32, \"bank_cycles\": 32, \"ideal\": 32");
