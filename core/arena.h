@@ -19,7 +19,8 @@ class Arena {
   T* take(int64_t count) {
     return reinterpret_cast<T*>(device_.take(count * static_cast<int64_t>(sizeof(T))));
   }
-  // Memory of the host, for what the step notes beside its numbers; it counts as none of the device's, the CPU's either.
+  // Memory of the host, for what the step notes beside its numbers; it counts as none of the device's, the CPU's
+  // either.
   template <class T>
   T* take_host(int64_t count) {
     return reinterpret_cast<T*>(host_.take(count * static_cast<int64_t>(sizeof(T))));
