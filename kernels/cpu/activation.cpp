@@ -143,7 +143,7 @@ void backward(CpuStream stream, const ActivationBackward<float>& args, const Loa
   const int64_t columns = args.x.columns(), blocks = block_count(args.x.rows(), kSumRows);
   const float *x = args.x.data(), *dy = args.dy.data();
   float* dx = args.dx.data();
-  auto* partials = reinterpret_cast<float*>(stream.scratch->take<std::byte>(scratch_bytes(stream, args)));
+  float* partials = take_partials(stream, args);
   parallel_blocks(args.x.rows(), kSumRows, [&](int64_t begin, int64_t end) HWY_ATTR {
     const auto gradient = load();
     float* sums = partials + begin / kSumRows * columns;

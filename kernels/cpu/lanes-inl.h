@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "core/device.h"
 #include "core/parallel.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -74,6 +75,12 @@ HWY_INLINE void prefetch(const float* from, int64_t count) {
 
 // Column sums go through one partial row for each of these many rows, so that their order never depends on threads.
 inline constexpr int64_t kSumRows = 128;
+
+// Memory for them, as much as the kernel says that it takes (kernels/scratch.h).
+template <class Arguments>
+float* take_partials(CpuStream stream, const Arguments& args) {
+  return reinterpret_cast<float*>(stream.scratch->take<std::byte>(scratch_bytes(stream, args)));
+}
 
 // y[c] += the sum of partials[block * stride + c] over the blocks in order.
 inline void add_partials(const float* partials, int64_t blocks, int64_t stride, float* y, int64_t columns) {

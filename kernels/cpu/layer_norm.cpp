@@ -198,7 +198,7 @@ struct Gradient {
 void layer_norm_backward(CpuStream stream, const LayerNormBackward<float>& args) {
   const int64_t columns = args.sum.columns(), blocks = block_count(args.sum.rows(), kSumRows);
   const int64_t stride = args.sums_columns();
-  auto* partials = reinterpret_cast<float*>(stream.scratch->take<std::byte>(scratch_bytes(stream, args)));
+  float* partials = take_partials(stream, args);
   const RowDropout dropout(args.row_ids, args.probability, args.key);
   parallel_blocks(args.sum.rows(), kSumRows, [&](int64_t begin, int64_t end) HWY_ATTR {
     float* sums = partials + begin / kSumRows * stride;

@@ -49,7 +49,7 @@ HWY_INLINE void add_rows(const float* x, int64_t columns, float* sums) {
 
 void column_sum(CpuStream stream, const ColumnSum<float>& args) {
   const int64_t columns = args.x.columns(), blocks = block_count(args.x.rows(), kSumRows);
-  auto* partials = reinterpret_cast<float*>(stream.scratch->take<std::byte>(scratch_bytes(stream, args)));
+  float* partials = take_partials(stream, args);
   parallel_blocks(args.x.rows(), kSumRows, [&](int64_t begin, int64_t end) HWY_ATTR {
     float* sums = partials + begin / kSumRows * columns;
     std::fill(sums, sums + columns, 0.0f);
