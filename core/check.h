@@ -29,6 +29,9 @@ template <class... Parts>
   throw Error(join_message(parts...));
 }
 
+// Says an error in one line on standard error, whatever it was made of.
+void report_error(std::string message);
+
 }  // namespace itemloom
 
 #define CHECK(condition, ...)        \

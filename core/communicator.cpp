@@ -135,6 +135,11 @@ std::unique_ptr<Communicator> make_self_communicator() {
   return std::make_unique<SelfCommunicator>();
 }
 
+void Communicator::end_all_ranks(const std::string& error) {
+  if (end_) end_(error);
+  throw Error(error);
+}
+
 std::optional<Disagreement> find_disagreement(Communicator& communicator, const std::string& mine) {
   const std::vector<std::string> all = communicator.all_gather_text(mine);
   for (size_t rank = 1; rank < all.size(); ++rank) {

@@ -7,9 +7,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/bf16.h"
@@ -113,6 +115,12 @@ class Communicator {
   // notice by core/rank_watch.h and end.)
   virtual void leave() {}
 
+  // For an error after which nothing on a GPU may ever be done: ends all ranks with `error` as this one's, without
+  // unwinding, because destructors wait for the GPU. Where a rank is no process of its own it throws Error.
+  [[noreturn]] void end_all_ranks(const std::string& error);
+  // What end_all_ranks() does where ranks are processes; it must not return.
+  void use_end(std::function<void(const std::string& error)> end) { end_ = std::move(end); }
+
   // Where this rank is; what the other ranks say about it when it dies or hangs.
   RankStatus& status() { return *status_; }
 
@@ -126,6 +134,7 @@ class Communicator {
   int rank_, size_;
   RankStatus own_status_;
   RankStatus* status_ = &own_status_;
+  std::function<void(const std::string&)> end_;
 };
 
 // A collective: sums in place of doubles in the memory of the device, in its order and without waiting for it. Each of

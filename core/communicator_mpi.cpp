@@ -256,6 +256,7 @@ class MpiProcess::Implementation {
     CHECK_MPI(MPI_Allgather(&rank_, 1, MPI_INT, local_ranks_.data(), 1, MPI_INT, local_));
     const SharedPieces control = allocate(shared_control_bytes());
     make_communicator(control);
+    communicator_->use_end([this](const std::string& error) { abort(error); });
     begin_watch(control);
   }
 
@@ -274,7 +275,8 @@ class MpiProcess::Implementation {
     MPI_Finalize();
   }
 
-  [[noreturn]] void abort() {
+  [[noreturn]] void abort(const std::string& error) {
+    report_error(join_message("rank ", rank_, ": ", error));
     communicator_->status().end.store(RankEnd::kFailed);
     // A moment for the others to say where they were, before the launcher ends them.
     std::this_thread::sleep_for(std::chrono::milliseconds(300));
@@ -421,8 +423,8 @@ void MpiProcess::finish() {
   implementation_->finish();
 }
 
-void MpiProcess::abort() {
-  implementation_->abort();
+void MpiProcess::abort(const std::string& error) {
+  implementation_->abort(error);
 }
 
 std::string MpiProcess::library() {

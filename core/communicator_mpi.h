@@ -29,8 +29,8 @@ class MpiProcess {
 
   // Collective: the end of a run that went well, or whose error all ranks share. Nothing may be communicated after it.
   void finish();
-  // Ends all ranks, after a moment in which the others say where they were; for an error that this rank has said alone.
-  [[noreturn]] void abort();
+  // Says an error that this rank has alone and ends all ranks, after a moment in which the others say where they were.
+  [[noreturn]] void abort(const std::string& error);
 
   // "Open MPI v4.1.4 ...", and "multiple" or "serialized".
   static std::string library();

@@ -20,13 +20,8 @@ namespace {
 constexpr char kOutOfMemory[] =
     "out of memory; lower training.batch_size, training.micro_batch_tokens or data.max_length";
 
-// Errors are one line, whatever they were made of.
 int report(const std::string& message) {
-  std::string line = message;
-  for (char& character : line) {
-    if (character == '\n') character = ' ';
-  }
-  std::fprintf(stderr, "itemloom: %s\n", line.c_str());
+  itemloom::report_error(message);
   return 1;
 }
 
@@ -116,11 +111,9 @@ int run_rank(int argc, char** argv, itemloom::MpiProcess& process) {
   } catch (const itemloom::SharedError& error) {
     code = communicator.is_first() ? report(error.what()) : 1;
   } catch (const std::bad_alloc&) {
-    report(itemloom::join_message("rank ", communicator.rank(), ": ", kOutOfMemory));
-    process.abort();
+    process.abort(kOutOfMemory);
   } catch (const std::exception& error) {
-    report(itemloom::join_message("rank ", communicator.rank(), ": ", error.what()));
-    process.abort();
+    process.abort(error.what());
   }
   process.finish();
   return code;

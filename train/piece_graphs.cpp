@@ -18,17 +18,18 @@ PieceGraphs::Graphs& PieceGraphs::graphs_of(const Size& size) {
   return graphs;
 }
 
-void PieceGraphs::run(const Size& size, FunctionRef<void(FunctionRef<void(int)>)> tell) {
+void PieceGraphs::run(const Size& size, bool reports, FunctionRef<void(FunctionRef<void(int)>)> tell) {
   Graphs& graphs = graphs_of(size);
-  if (!graphs.parts.empty() && graphs.parts.front().graph.is_outdated()) graphs.parts.clear();
-  if (!graphs.parts.empty()) {
-    replay(graphs);
+  Parts& parts = reports ? graphs.reporting : graphs.silent;
+  if (!parts.empty() && parts.front().graph.is_outdated()) parts.clear();
+  if (!parts.empty()) {
+    replay(parts);
     ++counts_.replayed;
   } else if (graphs.had_eager_piece) {
-    capture(graphs, tell);
+    parts = capture(tell);
     ++counts_.captured;
     spdlog::debug("captured pieces of {} rows, {} of them masked, in {} graph{}; {} sizes are known", size.rows,
-                  size.masked, graphs.parts.size(), graphs.parts.size() > 1 ? "s" : "", sizes_.size());
+                  size.masked, parts.size(), parts.size() > 1 ? "s" : "", sizes_.size());
   } else {
     tell([this](int parameter) { sync_.parameter_ready(parameter); });
     graphs.had_eager_piece = true;
@@ -42,8 +43,8 @@ void PieceGraphs::launch(Part& part) {
 }
 
 // Capturing does nothing, so each part is launched before others build on it.
-void PieceGraphs::capture(Graphs& graphs, FunctionRef<void(FunctionRef<void(int)>)> tell) {
-  std::deque<Part> parts;
+PieceGraphs::Parts PieceGraphs::capture(FunctionRef<void(FunctionRef<void(int)>)> tell) {
+  Parts parts;
   parts.emplace_back(device_);
   const auto finish_part = [&] {
     parts.back().graph.finish();
@@ -57,12 +58,12 @@ void PieceGraphs::capture(Graphs& graphs, FunctionRef<void(FunctionRef<void(int)
     if (ends_part) parts.emplace_back(device_);
   });
   finish_part();
-  graphs.parts = std::move(parts);
+  return parts;
 }
 
-void PieceGraphs::replay(Graphs& graphs) {
+void PieceGraphs::replay(Parts& parts) {
   const ProfileRange range("graphs");
-  for (Part& part : graphs.parts) {
+  for (Part& part : parts) {
     launch(part);
     for (const int parameter : part.ready) sync_.parameter_ready(parameter);
   }

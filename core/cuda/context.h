@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "core/parallel.h"
+
 namespace itemloom {
 
 class Communicator;
@@ -65,9 +67,11 @@ class CudaContext {
   // What the host sends goes through it.
   Staging& staging() { return *staging_; }
 
-  // Returns when the GPU has come to an event. Throws Error when something went wrong there, or when NCCL notices
-  // meanwhile that something went wrong between the ranks: a peer that is gone, a broken connection.
+  // Return when the GPU has come to an event, or has done all that the stream has been told. Throw Error when something
+  // went wrong there; when NCCL notices meanwhile that something went wrong between the ranks (a peer that is gone, a
+  // broken connection), Communicator::end_all_ranks().
   void wait_for(cudaEvent_t event) const;
+  void synchronize() const;
 
   // After every launch. ITEMLOOM_CUDA_SYNC=1 waits for each kernel, so that an error names the kernel it is of.
   void after_launch(const char* kernel);
@@ -82,6 +86,7 @@ class CudaContext {
 
  private:
   std::byte* scratch_bytes(int64_t bytes);
+  void poll(FunctionRef<cudaError_t()> query) const;
 
   int ordinal_;
   bool synchronous_ = false, makes_graph_ = false;

@@ -16,6 +16,16 @@ ncclDataType_t type_of(const Bf16*) {
   return ncclBfloat16;
 }
 
+std::string failure(ncclResult_t status, const char* what) {
+  return join_message("NCCL failed while ", what, ": ", ncclGetErrorString(status), " (", ncclGetLastError(nullptr),
+                      "); NCCL_DEBUG=INFO says more");
+}
+
+// Before the ranks have met.
+void nccl_check(ncclResult_t status, const char* what) {
+  if (status != ncclSuccess) throw Error(failure(status, what));
+}
+
 class NcclBuffer : public OwnBuffer {
  public:
   NcclBuffer(CudaContext& context, Communicator& communicator, std::shared_ptr<NcclGroup> group, int64_t floats)
@@ -57,19 +67,19 @@ class NcclBuffer : public OwnBuffer {
 
   template <class Number>
   void reduce_all(Vector<Number> numbers) {
-    nccl_check(ncclAllReduce(numbers.data(), numbers.data(), static_cast<size_t>(numbers.size()),
-                             type_of(numbers.data()), ncclSum, group_->ranks(), stream()),
-               "reducing gradients");
+    group_->check(ncclAllReduce(numbers.data(), numbers.data(), static_cast<size_t>(numbers.size()),
+                                type_of(numbers.data()), ncclSum, group_->ranks(), stream()),
+                  "reducing gradients");
   }
 
   template <class Number, class Collective>
   void for_each_share(Vector<Number> numbers, const char* what, Collective collective) {
-    nccl_check(ncclGroupStart(), what);
+    group_->check(ncclGroupStart(), what);
     for (int owner = 0; owner < communicator_.size(); ++owner) {
       const FlatRange share = share_of({0, numbers.size()}, owner, communicator_.size());
-      if (share.size() > 0) nccl_check(collective(numbers.slice(share.begin, share.size()), owner), what);
+      if (share.size() > 0) group_->check(collective(numbers.slice(share.begin, share.size()), owner), what);
     }
-    nccl_check(ncclGroupEnd(), what);
+    group_->check(ncclGroupEnd(), what);
   }
 
   CudaContext& context_;
@@ -79,13 +89,8 @@ class NcclBuffer : public OwnBuffer {
 
 }  // namespace
 
-void nccl_check(ncclResult_t status, const char* what) {
-  CHECK(status == ncclSuccess, "NCCL failed while ", what, ": ", ncclGetErrorString(status), " (",
-        ncclGetLastError(nullptr), "); NCCL_DEBUG=INFO says more");
-}
-
 NcclGroup::NcclGroup(CudaContext& context, Communicator& communicator)
-    : context_(context), exceptions_(std::uncaught_exceptions()) {
+    : context_(context), communicator_(communicator), exceptions_(std::uncaught_exceptions()) {
   ncclUniqueId id;
   if (communicator.is_first()) nccl_check(ncclGetUniqueId(&id), "making an id");
   communicator.broadcast(&id, sizeof id);
@@ -117,10 +122,14 @@ void NcclGroup::context_waits() {
   cuda_check(cudaStreamWaitEvent(context_.stream(), group_done_, 0), "ordering streams");
 }
 
+void NcclGroup::check(ncclResult_t status, const char* what) const {
+  if (status != ncclSuccess) communicator_.end_all_ranks(failure(status, what));
+}
+
 void NcclGroup::check_health() const {
   ncclResult_t health = ncclSuccess;
-  nccl_check(ncclCommGetAsyncError(ranks_, &health), "asking for errors");
-  nccl_check(health, "exchanging gradients");
+  check(ncclCommGetAsyncError(ranks_, &health), "asking for errors");
+  check(health, "exchanging gradients");
 }
 
 namespace cuda_backend {
@@ -135,9 +144,9 @@ void all_reduce_sum(CudaContext& context, Communicator& communicator, Vector<dou
   if (communicator.size() == 1) return;
   const std::shared_ptr<NcclGroup> group = context.nccl_group(communicator);
   group->wait_for_context();
-  nccl_check(ncclAllReduce(values.data(), values.data(), static_cast<size_t>(values.size()), ncclDouble, ncclSum,
-                           group->ranks(), group->stream()),
-             "summing over the ranks");
+  group->check(ncclAllReduce(values.data(), values.data(), static_cast<size_t>(values.size()), ncclDouble, ncclSum,
+                             group->ranks(), group->stream()),
+               "summing over the ranks");
   group->context_waits();
 }
 

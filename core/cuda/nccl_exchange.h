@@ -12,8 +12,6 @@
 
 namespace itemloom {
 
-void nccl_check(ncclResult_t status, const char* what);
-
 // The ranks' GPUs as NCCL knows them. Made once by each rank, together; the id travels by the ranks' communicator.
 class NcclGroup {
  public:
@@ -29,11 +27,15 @@ class NcclGroup {
   void wait_for_context();
   void context_waits();
 
-  // Throws Error when NCCL has noticed that something went wrong: a peer that is gone, a broken connection.
+  // For what NCCL returns once the ranks have met. Where it failed, kernels of the group may go on waiting for other
+  // ranks: Communicator::end_all_ranks().
+  void check(ncclResult_t status, const char* what) const;
+  // The same for what NCCL has noticed meanwhile: a peer that is gone, a broken connection.
   void check_health() const;
 
  private:
   CudaContext& context_;
+  Communicator& communicator_;
   int exceptions_;  // under way when it was made
   ncclComm_t ranks_ = nullptr;
   cudaStream_t stream_ = nullptr;

@@ -232,6 +232,23 @@ TEST_CASE("steps without a finite gradient end a run on a GPU, which says up to 
 }
 
 #ifdef ITEMLOOM_CUDA_EMULATED
+TEST_CASE("a connection between GPUs that breaks ends the run with NCCL's words", "[e2e][mpi][device][gpus]") {
+  if (!test::has_mpirun()) return;
+  const Job job;
+  const Words more = test::settings({"device=cuda", "training.threads=1"});
+  for (const std::string& place : {"1:0", "1:25", "0:26"}) {
+    const test::ProcessResult result =
+        test::Process(test::in_ranks(2, job.train("run" + place, more)), "",
+                      test::kRankEnvironment + kFast + Words{"CUDA_EMULATION_NCCL_ERROR=" + place})
+            .wait();
+    INFO(place << "\n" << result.error);
+    REQUIRE(result.exit_code != 0);
+    REQUIRE(result.error.find("itemloom: rank " + place.substr(0, 1) + ": NCCL failed while ") != std::string::npos);
+    // Neither waited for what will never be done until its time was over.
+    REQUIRE(result.error.find("has not moved") == std::string::npos);
+  }
+}
+
 TEST_CASE("a GPU that is too small says before the first step what to turn down", "[e2e][device]") {
   const Job job;
   const Words more =

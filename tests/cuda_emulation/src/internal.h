@@ -9,19 +9,27 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 namespace cuda_emulation {
 
 // ---- Settings: read once from the environment ---------------------------------------------------------------------
 
+// A connection that breaks while all ranks live.
+struct NcclError {
+  int rank;
+  int64_t collective;  // number in its communicator, from 0
+};
+
 struct Settings {
-  bool check;            // CUDA_EMULATION_CHECK: races, initialisation, exact bounds
-  uint64_t seed;         // CUDA_EMULATION_SEED: every random choice follows from it
-  bool host_protect;     // CUDA_EMULATION_HOST_PROTECT: host code cannot touch device memory
-  size_t device_bytes;   // CUDA_EMULATION_DEVICE_MB: memory of one emulated device
-  int devices;           // CUDA_EMULATION_DEVICES
-  std::string counters;  // CUDA_EMULATION_COUNTERS: file for the counters, empty for none
+  bool check;                           // CUDA_EMULATION_CHECK: races, initialisation, exact bounds
+  uint64_t seed;                        // CUDA_EMULATION_SEED: every random choice follows from it
+  bool host_protect;                    // CUDA_EMULATION_HOST_PROTECT: host code cannot touch device memory
+  size_t device_bytes;                  // CUDA_EMULATION_DEVICE_MB: memory of one emulated device
+  int devices;                          // CUDA_EMULATION_DEVICES
+  std::string counters;                 // CUDA_EMULATION_COUNTERS: file for the counters, empty for none
+  std::optional<NcclError> nccl_error;  // CUDA_EMULATION_NCCL_ERROR
 };
 const Settings& settings();
 

@@ -51,7 +51,10 @@ class CollectiveRun {
 
   Progress advance() {
     if (communicator_->completed_ != number_) return Progress::kWaiting;
-    if (communicator_->is_broken()) return give_up();
+    if (communicator_->is_aborted_) return give_up();
+    if (communicator_->loses_connection_at(number_)) communicator_->error_ = ncclSystemError;
+    // As the real one's kernel, which goes round in circles until the communicator is aborted.
+    if (communicator_->error_ != ncclSuccess) return Progress::kWaiting;
     const Progress progress = is_posted_ ? take() : post();
     const bool waits = progress == Progress::kWaiting && Scheduler::instance().host_waits();
     world_.mine().host_waits = waits ? 1 : 0;
@@ -201,16 +204,15 @@ class CollectiveRun {
     }
   }
 
-  // A rank that will never come ends the collective of the others.
+  // A rank that will never come is an error of the others.
   Progress look_for_the_dead() {
     if (Clock::now() - looked_at_ < kLookForTheDeadEvery) return Progress::kWaiting;
     looked_at_ = Clock::now();
     // Looked at once more: a rank may have posted and ended in between.
-    if (world_.rank_that_never_posts(round()) < 0 || (is_posted_ && world_.all_have_posted(round()))) {
-      return Progress::kWaiting;
+    if (world_.rank_that_never_posts(round()) >= 0 && !(is_posted_ && world_.all_have_posted(round()))) {
+      communicator_->error_ = ncclRemoteError;
     }
-    communicator_->error_ = ncclRemoteError;
-    return give_up();
+    return Progress::kWaiting;
   }
 
   Progress give_up() {
@@ -294,6 +296,11 @@ WorkMaker Communicator::work(const Collective& collective) {
     const auto run = std::make_shared<CollectiveRun>(self, collective, self->issued_++);
     return Work{std::string("nccl") + name_of(static_cast<int32_t>(collective.kind)), [run] { return run->advance(); }};
   };
+}
+
+bool Communicator::loses_connection_at(int64_t collective) const {
+  return settings().nccl_error && settings().nccl_error->rank == world_->rank() &&
+         settings().nccl_error->collective == collective;
 }
 
 void Communicator::finish(Lock& lock) {

@@ -51,6 +51,8 @@ class Communicator : public std::enable_shared_from_this<Communicator> {
  private:
   friend class CollectiveRun;
 
+  bool loses_connection_at(int64_t collective) const;
+
   void start_helper();
   void help();
 

@@ -67,6 +67,16 @@ void sends_what_nobody_wrote(Rank& r) {
   r.finish();
 }
 
+// Waits until there is one, which is looked for while the work goes on.
+ncclResult_t error_of(const Rank& r) {
+  ncclResult_t error = ncclSuccess;
+  while (error == ncclSuccess) {
+    cudaStreamQuery(r.stream);
+    EXPECT_NCCL(ncclCommGetAsyncError(r.communicator, &error));
+  }
+  return error;
+}
+
 void survives_a_dead_rank(Rank& r) {
   float* values = upload(std::vector<float>(100, 1));
   EXPECT_NCCL(ncclAllReduce(values, values, 100, ncclFloat32, ncclSum, r.communicator, r.stream));
@@ -75,12 +85,11 @@ void survives_a_dead_rank(Rank& r) {
   // Rank 1 may be dead already.
   const ncclResult_t started = ncclAllReduce(values, values, 100, ncclFloat32, ncclSum, r.communicator, r.stream);
   EXPECT(started == ncclSuccess || started == ncclRemoteError);
-  EXPECT_CUDA(cudaStreamSynchronize(r.stream));
-  ncclResult_t error = ncclInternalError;
-  EXPECT_NCCL(ncclCommGetAsyncError(r.communicator, &error));
-  EXPECT(error == ncclRemoteError);
+  EXPECT(error_of(r) == ncclRemoteError);
+  if (started == ncclSuccess) EXPECT(cudaStreamQuery(r.stream) == cudaErrorNotReady);
   EXPECT(ncclAllReduce(values, values, 100, ncclFloat32, ncclSum, r.communicator, r.stream) == ncclRemoteError);
   EXPECT_NCCL(ncclCommAbort(r.communicator));
+  EXPECT_CUDA(cudaStreamSynchronize(r.stream));
 }
 
 void one_rank_dies() {
@@ -96,6 +105,18 @@ void aborts(Rank& r) {
     EXPECT_NCCL(ncclAllReduce(values, values, 100, ncclFloat32, ncclSum, r.communicator, r.stream));
     EXPECT(cudaStreamQuery(r.stream) == cudaErrorNotReady);
   }
+  EXPECT_NCCL(ncclCommAbort(r.communicator));
+  EXPECT_CUDA(cudaStreamSynchronize(r.stream));
+}
+
+// The first collective is whole, the second one not, which rank 1 alone is told.
+void loses_a_connection(Rank& r) {
+  float* values = upload(std::vector<float>(100, 1));
+  EXPECT_NCCL(ncclAllReduce(values, values, 100, ncclFloat32, ncclSum, r.communicator, r.stream));
+  EXPECT_CUDA(cudaStreamSynchronize(r.stream));
+  EXPECT_NCCL(ncclAllReduce(values, values, 100, ncclFloat32, ncclSum, r.communicator, r.stream));
+  if (r.rank == 1) EXPECT(error_of(r) == ncclSystemError);
+  EXPECT(cudaStreamQuery(r.stream) == cudaErrorNotReady);
   EXPECT_NCCL(ncclCommAbort(r.communicator));
   EXPECT_CUDA(cudaStreamSynchronize(r.stream));
 }
@@ -127,5 +148,8 @@ int main() {
   expect_success("two ranks on one GPU", {}, ranks_on_one_gpu);
   expect_success("a rank that aborts", devices(2), [] { run_threads(2, aborts); });
   expect_success("a rank that dies", devices(2), one_rank_dies);
+  Environment broken = devices(2);
+  broken["CUDA_EMULATION_NCCL_ERROR"] = "1:1";
+  expect_success("a connection that breaks", broken, [] { expect_processes_end_well(2, loses_a_connection); });
   test_mistakes();
 }
