@@ -107,11 +107,13 @@ void prepare_fiber(ThreadContext& thread) {
 }
 
 void adopt_host_stack() {
+#if defined(__SANITIZE_ADDRESS__)
+  // For the main thread glibc reads /proc/self/maps, which takes longer than many a launch.
   pthread_attr_t attributes;
   if (pthread_getattr_np(pthread_self(), &attributes) != 0) return;
   pthread_attr_getstack(&attributes, &host.bottom, &host.bytes);
   pthread_attr_destroy(&attributes);
-#if defined(__SANITIZE_THREAD__)
+#elif defined(__SANITIZE_THREAD__)
   host.sanitizer = __tsan_get_current_fiber();
 #endif
 }
