@@ -236,7 +236,7 @@ TEST_CASE("a connection between GPUs that breaks ends the run with NCCL's words"
   if (!test::has_mpirun()) return;
   const Job job;
   const Words more = test::settings({"device=cuda", "training.threads=1"});
-  for (const std::string& place : {"1:0", "1:25", "0:26"}) {
+  for (const std::string place : {"1:0", "1:25", "0:26"}) {
     const test::ProcessResult result =
         test::Process(test::in_ranks(2, job.train("run" + place, more)), "",
                       test::kRankEnvironment + kFast + Words{"CUDA_EMULATION_NCCL_ERROR=" + place})
