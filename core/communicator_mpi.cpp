@@ -276,6 +276,8 @@ class MpiProcess::Implementation {
   }
 
   [[noreturn]] void abort(const std::string& error) {
+    // Another thread may fail because of the same; the first one speaks, and nobody goes on after it.
+    abort_lock_.lock();
     report_error(join_message("rank ", rank_, ": ", error));
     communicator_->status().end.store(RankEnd::kFailed);
     // A moment for the others to say where they were, before the launcher ends them.
@@ -397,6 +399,7 @@ class MpiProcess::Implementation {
     }
   }
 
+  std::mutex abort_lock_;
   int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1;
   MPI_Comm local_ = MPI_COMM_NULL, news_communicator_ = MPI_COMM_NULL;
   std::vector<int> local_ranks_;
