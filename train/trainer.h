@@ -1,4 +1,4 @@
-// One optimizer step on one page, and the model it trains. Epochs, validation and checkpoints: train/training_run.h.
+// One optimizer step on one page, and the model it trains. Epochs, validation and checkpoints: train/training_loop.h.
 #pragma once
 
 #include <array>
