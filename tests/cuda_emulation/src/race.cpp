@@ -55,10 +55,8 @@ struct Clock {
   bool released_within_block = false;  // a thread has acquired what another of this block released
   Suspicion suspicions[kMaximumThreads];
 };
-Clock& clock_of_checks() {
-  static Clock& clock = *new Clock;
-  return clock;
-}
+// Made before any kernel can run, never destroyed.
+Clock& clock = *new Clock;
 
 bool covers(const Release& release, uint32_t epoch, uint32_t by) {
   if (epoch < release.block_begin || epoch > release.epoch) return false;
@@ -80,7 +78,6 @@ bool is_released(const std::vector<Acquired>& acquired, uint32_t epoch, uint32_t
 
 // Whether an access of this block (`by` with the flags of a cell) is ordered before `thread` by its warp.
 bool is_ordered_by_warp(const ThreadContext& thread, uint16_t by, uint32_t epoch) {
-  const Clock& clock = clock_of_checks();
   const uint32_t other = by & kThreadBits;
   if (other / kWarpSize != thread.warp || by & kManyWarps) return false;
   if (epoch < clock.warp_synchronised[thread.warp]) return true;
@@ -93,14 +90,13 @@ bool is_ordered_by_warp(const ThreadContext& thread, uint16_t by, uint32_t epoch
 
 // Ordered by a barrier of the block or of the warp, or by being the same thread's.
 bool is_ordered_in_block(const ThreadContext& thread, uint16_t by, uint32_t epoch) {
-  if (epoch < clock_of_checks().segment_begin) return true;
+  if (epoch < clock.segment_begin) return true;
   if ((by & kThreadBits) == thread.number && !(by & (kManyLanes | kManyWarps))) return true;
   return is_ordered_by_warp(thread, by, epoch);
 }
 
-bool is_ordered(const ThreadContext& thread, uint16_t by, uint32_t epoch, bool is_shared) {
-  const Clock& clock = clock_of_checks();
-  if (epoch < clock.launch_begin) return true;
+// Of an access of this launch.
+bool is_ordered_in_launch(const ThreadContext& thread, uint16_t by, uint32_t epoch, bool is_shared) {
   if (epoch >= clock.block_begin) {
     if (is_ordered_in_block(thread, by, epoch)) return true;
   } else if (is_shared) {
@@ -110,10 +106,15 @@ bool is_ordered(const ThreadContext& thread, uint16_t by, uint32_t epoch, bool i
   return is_released(clock.acquired[thread.number], epoch, other) || is_released(clock.block_acquired, epoch, other);
 }
 
+// Most accesses meet those of an earlier launch.
+inline bool is_ordered(const ThreadContext& thread, uint16_t by, uint32_t epoch, bool is_shared) {
+  return epoch < clock.launch_begin || is_ordered_in_launch(thread, by, epoch, is_shared);
+}
+
 [[noreturn]] void report_race(const char* what, const void* at, const Cell& cell, bool against_write) {
   const uint32_t epoch = against_write ? cell.write_epoch : cell.read_epoch;
   const uint16_t by = against_write ? cell.writer : cell.reader;
-  const bool same_block = epoch >= clock_of_checks().block_begin;
+  const bool same_block = epoch >= clock.block_begin;
   report("data race", std::string(what) + " at " + describe_address(at) + "; nothing orders it after the " +
                           (against_write ? "write" : "read") + " by thread " +
                           describe_thread_number(by & kThreadBits) + " of " +
@@ -137,7 +138,7 @@ struct Judgement {
 }
 
 void suspect(uint32_t reader, const Suspicion& suspicion) {
-  Suspicion& held = clock_of_checks().suspicions[reader];
+  Suspicion& held = clock.suspicions[reader];
   if (held.at && held.at != suspicion.at) report_suspicion(held);
   held = suspicion;
 }
@@ -147,7 +148,7 @@ void judge_against_write(const Judgement& access, const Cell& cell, const void* 
   if (is_ordered(access.thread, cell.writer, cell.write_epoch, access.region.is_shared)) return;
   if (!access.writes && cell.writer & kStrong) {
     suspect(access.thread.number, {begin, access.line, cell.write_line, uint32_t{cell.writer} & kThreadBits,
-                                   cell.write_epoch >= clock_of_checks().block_begin});
+                                   cell.write_epoch >= clock.block_begin});
     return;
   }
   report_race(access.writes ? "write after write" : "read after write", at, cell, true);
@@ -158,7 +159,7 @@ void judge_against_read(const Judgement& access, const Cell& cell, const void* a
   if (is_ordered(access.thread, cell.reader, cell.read_epoch, access.region.is_shared)) return;
   const uint32_t reader = cell.reader & kThreadBits;
   const bool may_swap_yet =
-      cell.read_epoch >= clock_of_checks().block_begin && engine.threads[reader].state != ThreadState::kExited;
+      cell.read_epoch >= clock.block_begin && engine.threads[reader].state != ThreadState::kExited;
   if (access.reads && access.strong && may_swap_yet) {
     if (reader == access.thread.number) return;  // the swap of the last reader; who else read is not known
     suspect(reader, {begin, cell.read_line, access.line, access.thread.number, true});
@@ -171,13 +172,12 @@ void judge_against_read(const Judgement& access, const Cell& cell, const void* a
 // itself.
 bool is_ordered_for_reading(const ThreadContext& thread, uint16_t by, uint32_t epoch) {
   if (is_ordered_in_block(thread, by, epoch)) return true;
-  const Clock& clock = clock_of_checks();
   return clock.released_within_block && is_released(clock.acquired[thread.number], epoch, by & kThreadBits);
 }
 
 void remember_read(const Judgement& access, Cell& cell, uint16_t bytes) {
   uint16_t reader = static_cast<uint16_t>(access.thread.number | bytes | (access.strong ? kStrong : 0));
-  if (cell.reader && cell.read_epoch >= clock_of_checks().block_begin &&
+  if (cell.reader && cell.read_epoch >= clock.block_begin &&
       !is_ordered_for_reading(access.thread, cell.reader, cell.read_epoch)) {
     const bool same_warp = (cell.reader & kThreadBits) / kWarpSize == access.thread.warp;
     reader |= static_cast<uint16_t>((cell.reader & (kManyLanes | kManyWarps | kBothBytes)) |
@@ -185,13 +185,13 @@ void remember_read(const Judgement& access, Cell& cell, uint16_t bytes) {
     if (!(cell.reader & kStrong)) reader &= static_cast<uint16_t>(~kStrong);
   }
   cell.reader = reader;
-  cell.read_epoch = clock_of_checks().now;
+  cell.read_epoch = clock.now;
   cell.read_line = access.line;
 }
 
 void remember_write(const Judgement& access, Cell& cell, uint16_t bytes) {
   cell.writer = static_cast<uint16_t>(access.thread.number | bytes | (access.strong ? kStrong : 0));
-  cell.write_epoch = clock_of_checks().now;
+  cell.write_epoch = clock.now;
   cell.write_line = access.line;
 }
 
@@ -201,7 +201,7 @@ void judge_races(const ThreadContext& thread, const ShadowRegion& region, const 
                  bool writes, bool strong) {
   const Judgement access{thread, region, reads, writes, strong, pack_line(thread.here)};
   const size_t first = region.offset(at), end = first + bytes;
-  Suspicion& held = clock_of_checks().suspicions[thread.number];
+  Suspicion& held = clock.suspicions[thread.number];
   if (reads && writes && held.at == at) held.at = nullptr;  // the swap that the read began
   for (size_t cell_index = first / 2; cell_index * 2 < end; ++cell_index) {
     Cell& cell = region.cells[cell_index];
@@ -222,7 +222,6 @@ void judge_races(const ThreadContext& thread, const ShadowRegion& region, const 
 }
 
 void synchronise(const ThreadContext& thread, const void* at, bool acquires, bool releases) {
-  Clock& clock = clock_of_checks();
   const uintptr_t key = reinterpret_cast<uintptr_t>(at) / 4;
   auto found = clock.releases.find(key);
   if (acquires && found != clock.releases.end()) {
@@ -247,7 +246,6 @@ void synchronise(const ThreadContext& thread, const void* at, bool acquires, boo
 
 void check_launch_begins() {
   if (!checking) return;
-  Clock& clock = clock_of_checks();
   constexpr uint32_t kNearlyOver = 0xf0000000u;
   if (clock.now > kNearlyOver) {
     clear_cells();
@@ -259,7 +257,6 @@ void check_launch_begins() {
 
 void check_block_begins() {
   if (!checking) return;
-  Clock& clock = clock_of_checks();
   clock.block_begin = clock.segment_begin = ++clock.now;
   for (uint32_t warp = 0; warp < engine.block.warps; ++warp) {
     clock.warp_synchronised[warp] = clock.now;
@@ -274,7 +271,6 @@ void check_block_begins() {
 
 void check_block_barrier() {
   if (!checking) return;
-  Clock& clock = clock_of_checks();
   clock.segment_begin = ++clock.now;
   for (const uint32_t thread : clock.acquirers) {
     for (const Acquired& entry : clock.acquired[thread]) {
@@ -293,13 +289,12 @@ void check_block_barrier() {
 
 void check_thread_settles(const ThreadContext& thread) {
   if (!checking) return;
-  const Suspicion& held = clock_of_checks().suspicions[thread.number];
+  const Suspicion& held = clock.suspicions[thread.number];
   if (held.at) report_suspicion(held);
 }
 
 void check_warp_barrier(uint32_t warp, uint32_t lanes) {
   if (!checking) return;
-  Clock& clock = clock_of_checks();
   const uint32_t epoch = ++clock.now;
   const Warp& state = engine.warps[warp];
   if (lanes == (state.exists & ~state.exited)) {
