@@ -203,11 +203,20 @@ void judge_races(const ThreadContext& thread, const ShadowRegion& region, const 
   const size_t first = region.offset(at), end = first + bytes;
   Suspicion& held = clock.suspicions[thread.number];
   if (reads && writes && held.at == at) held.at = nullptr;  // the swap that the read began
+  // Whole cells that were alike are alike afterwards: those of one number mostly are.
+  Cell whole_before{}, whole_after{};
+  bool has_whole = false;
   for (size_t cell_index = first / 2; cell_index * 2 < end; ++cell_index) {
     Cell& cell = region.cells[cell_index];
     uint16_t touched = 0;
     if (cell_index * 2 >= first) touched |= kLowByte;
     if (cell_index * 2 + 1 < end) touched |= kHighByte;
+    const bool is_whole = touched == kBothBytes;
+    if (is_whole && has_whole && cell == whole_before) {
+      cell = whole_after;
+      continue;
+    }
+    if (is_whole) whole_before = cell;
     const void* const place = region.begin + std::max(first, cell_index * 2);
     if (cell.writer & touched) judge_against_write(access, cell, place, at);
     if (writes && cell.reader & touched) judge_against_read(access, cell, place, at);
@@ -218,6 +227,8 @@ void judge_races(const ThreadContext& thread, const ShadowRegion& region, const 
     } else {
       remember_read(access, cell, touched);
     }
+    if (is_whole) whole_after = cell;
+    has_whole |= is_whole;
   }
 }
 

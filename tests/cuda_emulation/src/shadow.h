@@ -22,6 +22,8 @@ struct Cell {
   uint32_t write_epoch, read_epoch;
   int32_t write_line, read_line;  // as pack_line makes them
   uint16_t writer, reader;
+
+  bool operator==(const Cell&) const = default;
 };
 
 struct ShadowRegion {
