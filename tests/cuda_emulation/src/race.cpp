@@ -111,7 +111,7 @@ inline bool is_ordered(const ThreadContext& thread, uint16_t by, uint32_t epoch,
   return epoch < clock.launch_begin || is_ordered_in_launch(thread, by, epoch, is_shared);
 }
 
-[[noreturn]] void report_race(const char* what, const void* at, const Cell& cell, bool against_write) {
+[[noreturn]] void report_race(const char* what, const void* at, Cell cell, bool against_write) {
   const uint32_t epoch = against_write ? cell.write_epoch : cell.read_epoch;
   const uint16_t by = against_write ? cell.writer : cell.reader;
   const bool same_block = epoch >= clock.block_begin;
@@ -122,6 +122,7 @@ inline bool is_ordered(const ThreadContext& thread, uint16_t by, uint32_t epoch,
                           describe_line(unpack_line(against_write ? cell.write_line : cell.read_line)));
 }
 
+// Cells are handed on by value, so that they stay in registers.
 struct Judgement {
   const ThreadContext& thread;
   const ShadowRegion& region;
@@ -143,7 +144,7 @@ void suspect(uint32_t reader, const Suspicion& suspicion) {
   held = suspicion;
 }
 
-void judge_against_write(const Judgement& access, const Cell& cell, const void* at, const void* begin) {
+void judge_against_write(const Judgement& access, Cell cell, const void* at, const void* begin) {
   if (access.strong && cell.writer & kStrong) return;
   if (is_ordered(access.thread, cell.writer, cell.write_epoch, access.region.is_shared)) return;
   if (!access.writes && cell.writer & kStrong) {
@@ -154,7 +155,7 @@ void judge_against_write(const Judgement& access, const Cell& cell, const void* 
   report_race(access.writes ? "write after write" : "read after write", at, cell, true);
 }
 
-void judge_against_read(const Judgement& access, const Cell& cell, const void* at, const void* begin) {
+void judge_against_read(const Judgement& access, Cell cell, const void* at, const void* begin) {
   if (access.strong && cell.reader & kStrong) return;
   if (is_ordered(access.thread, cell.reader, cell.read_epoch, access.region.is_shared)) return;
   const uint32_t reader = cell.reader & kThreadBits;
@@ -175,7 +176,7 @@ bool is_ordered_for_reading(const ThreadContext& thread, uint16_t by, uint32_t e
   return clock.released_within_block && is_released(clock.acquired[thread.number], epoch, by & kThreadBits);
 }
 
-void remember_read(const Judgement& access, Cell& cell, uint16_t bytes) {
+Cell with_read(const Judgement& access, Cell cell, uint16_t bytes) {
   uint16_t reader = static_cast<uint16_t>(access.thread.number | bytes | (access.strong ? kStrong : 0));
   if (cell.reader && cell.read_epoch >= clock.block_begin &&
       !is_ordered_for_reading(access.thread, cell.reader, cell.read_epoch)) {
@@ -187,12 +188,17 @@ void remember_read(const Judgement& access, Cell& cell, uint16_t bytes) {
   cell.reader = reader;
   cell.read_epoch = clock.now;
   cell.read_line = access.line;
+  return cell;
 }
 
-void remember_write(const Judgement& access, Cell& cell, uint16_t bytes) {
+// The write comes after the reads of these bytes and now stands for them.
+Cell with_write(const Judgement& access, Cell cell, uint16_t bytes) {
   cell.writer = static_cast<uint16_t>(access.thread.number | bytes | (access.strong ? kStrong : 0));
   cell.write_epoch = clock.now;
   cell.write_line = access.line;
+  cell.reader &= static_cast<uint16_t>(~bytes);
+  if (!(cell.reader & kBothBytes)) cell.reader = 0;
+  return cell;
 }
 
 }  // namespace
@@ -206,29 +212,24 @@ void judge_races(const ThreadContext& thread, const ShadowRegion& region, const 
   // Whole cells that were alike are alike afterwards: those of one number mostly are.
   Cell whole_before{}, whole_after{};
   bool has_whole = false;
-  for (size_t cell_index = first / 2; cell_index * 2 < end; ++cell_index) {
-    Cell& cell = region.cells[cell_index];
+  for (size_t index = first / 2; index * 2 < end; ++index) {
+    const Cell before = region.cells[index];
     uint16_t touched = 0;
-    if (cell_index * 2 >= first) touched |= kLowByte;
-    if (cell_index * 2 + 1 < end) touched |= kHighByte;
-    const bool is_whole = touched == kBothBytes;
-    if (is_whole && has_whole && cell == whole_before) {
-      cell = whole_after;
+    if (index * 2 >= first) touched |= kLowByte;
+    if (index * 2 + 1 < end) touched |= kHighByte;
+    if (has_whole && touched == kBothBytes && before == whole_before) {
+      region.cells[index] = whole_after;
       continue;
     }
-    if (is_whole) whole_before = cell;
-    const void* const place = region.begin + std::max(first, cell_index * 2);
-    if (cell.writer & touched) judge_against_write(access, cell, place, at);
-    if (writes && cell.reader & touched) judge_against_read(access, cell, place, at);
-    if (writes) {
-      remember_write(access, cell, touched);
-      cell.reader &= static_cast<uint16_t>(~touched);  // the write comes after these reads and now stands for them
-      if (!(cell.reader & kBothBytes)) cell.reader = 0;
-    } else {
-      remember_read(access, cell, touched);
-    }
-    if (is_whole) whole_after = cell;
-    has_whole |= is_whole;
+    const void* const place = region.begin + std::max(first, index * 2);
+    if (before.writer & touched) judge_against_write(access, before, place, at);
+    if (writes && before.reader & touched) judge_against_read(access, before, place, at);
+    const Cell after = writes ? with_write(access, before, touched) : with_read(access, before, touched);
+    region.cells[index] = after;
+    if (touched != kBothBytes) continue;
+    has_whole = true;
+    whole_before = before;
+    whole_after = after;
   }
 }
 
