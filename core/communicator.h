@@ -61,6 +61,9 @@ class ExchangeBuffer {
   // until now comes before what is asked for next; and what it is told from now on comes after all that was asked for.
   virtual void begin_after_device() {}
   virtual void device_continues_after() {}
+  // May be called at any time, by the thread that exchanges: where a library has noticed that an exchange between GPUs
+  // failed, which then never ends, Communicator::end_all_ranks().
+  virtual void check_health() {}
   // What it is put on, where kernels may be put between two calls; the GPU is the calling thread's from then on.
   virtual CUstream_st* stream() { return nullptr; }
 };

@@ -26,6 +26,9 @@ namespace {
 constexpr int64_t kMessageBytes = int64_t{4} << 20;
 // What all pieces that are on their way to one rank at a time occupy there.
 constexpr int64_t kStagingBytes = int64_t{64} << 20;
+// Before a rank that has failed ends: for the others to say where they were; and, where it may be another one's death
+// that made it fail, for its watch to say so.
+constexpr std::chrono::milliseconds kTimeOfOthers{300}, kTimeOfWatch{500};
 
 // One MPI call at a time, from whatever thread: MPI_THREAD_SERIALIZED is enough, and faster in Open MPI than its own
 // locks. No call under it blocks: requests are begun and tested.
@@ -256,7 +259,10 @@ class MpiProcess::Implementation {
     CHECK_MPI(MPI_Allgather(&rank_, 1, MPI_INT, local_ranks_.data(), 1, MPI_INT, local_));
     const SharedPieces control = allocate(shared_control_bytes());
     make_communicator(control);
-    communicator_->use_end([this](const std::string& error) { abort(error); });
+    communicator_->use_end([this](const std::string& error) {
+      std::this_thread::sleep_for(kTimeOfWatch);
+      abort(error);
+    });
     begin_watch(control);
   }
 
@@ -281,7 +287,11 @@ class MpiProcess::Implementation {
     report_error(join_message("rank ", rank_, ": ", error));
     communicator_->status().end.store(RankEnd::kFailed);
     // A moment for the others to say where they were, before the launcher ends them.
-    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    std::this_thread::sleep_for(kTimeOfOthers);
+    // Not beside another thread's call, unless that waits with the lock held.
+    for (int round = 0; round < 100 && !mpi_lock().try_lock(); ++round) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
     MPI_Abort(MPI_COMM_WORLD, 1);
     _exit(1);
   }

@@ -1,6 +1,7 @@
 #include "train/gradient_sync.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "kernels/elementwise.h"
@@ -11,6 +12,8 @@ namespace {
 // Small enough that the first bucket is on its way early, large enough that a message is worth its latency.
 constexpr int64_t kBucketsPerBuffer = 8;
 constexpr int64_t kLargestBucket = int64_t{1} << 20;  // floats, 4 MB
+// The main thread may be waiting for an exchange that has failed, or for other ranks: this one asks in its place.
+constexpr auto kAskForHealthEvery = std::chrono::milliseconds(100);
 
 std::vector<FlatRange> cut_into_buckets(int64_t floats, int ranks) {
   const int64_t blocks = block_count(floats, kShareBlock);
@@ -113,19 +116,21 @@ void GradientSync::finish() {
 void GradientSync::reduce_loop() {
   std::unique_lock<std::mutex> lock(mutex_);
   while (true) {
-    changed_.wait(lock, [this] { return stop_ || (reduced_ < ready_ && !error_); });
+    const bool has_work =
+        changed_.wait_for(lock, kAskForHealthEvery, [this] { return stop_ || (reduced_ < ready_ && !error_); });
     if (stop_) return;
-    const FlatRange bucket = buckets_[reduced_];
+    const size_t bucket = reduced_;
     lock.unlock();
     std::exception_ptr error;
     try {
-      reduce(bucket);
+      if (has_work) reduce(buckets_[bucket]);
+      gradients_.check_health();
     } catch (...) {
       error = std::current_exception();
     }
     lock.lock();
-    error_ = error;
-    ++reduced_;
+    if (error) error_ = error;
+    if (has_work) ++reduced_;
     changed_.notify_all();
   }
 }

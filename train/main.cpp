@@ -3,7 +3,6 @@
 #include <malloc.h>
 
 #include <csignal>
-#include <cstdio>
 #include <exception>
 #include <new>
 #include <string>

@@ -18,18 +18,17 @@ PieceGraphs::Graphs& PieceGraphs::graphs_of(const Size& size) {
   return graphs;
 }
 
-void PieceGraphs::run(const Size& size, bool reports, FunctionRef<void(FunctionRef<void(int)>)> tell) {
+void PieceGraphs::run(const Size& size, FunctionRef<void(FunctionRef<void(int)>)> tell) {
   Graphs& graphs = graphs_of(size);
-  Parts& parts = reports ? graphs.reporting : graphs.silent;
-  if (!parts.empty() && parts.front().graph.is_outdated()) parts.clear();
-  if (!parts.empty()) {
-    replay(parts);
+  if (!graphs.parts.empty() && graphs.parts.front().graph.is_outdated()) graphs.parts.clear();
+  if (!graphs.parts.empty()) {
+    replay(graphs);
     ++counts_.replayed;
   } else if (graphs.had_eager_piece) {
-    parts = capture(tell);
+    capture(graphs, tell);
     ++counts_.captured;
     spdlog::debug("captured pieces of {} rows, {} of them masked, in {} graph{}; {} sizes are known", size.rows,
-                  size.masked, parts.size(), parts.size() > 1 ? "s" : "", sizes_.size());
+                  size.masked, graphs.parts.size(), graphs.parts.size() > 1 ? "s" : "", sizes_.size());
   } else {
     tell([this](int parameter) { sync_.parameter_ready(parameter); });
     graphs.had_eager_piece = true;
@@ -43,8 +42,8 @@ void PieceGraphs::launch(Part& part) {
 }
 
 // Capturing does nothing, so each part is launched before others build on it.
-PieceGraphs::Parts PieceGraphs::capture(FunctionRef<void(FunctionRef<void(int)>)> tell) {
-  Parts parts;
+void PieceGraphs::capture(Graphs& graphs, FunctionRef<void(FunctionRef<void(int)>)> tell) {
+  std::deque<Part> parts;
   parts.emplace_back(device_);
   const auto finish_part = [&] {
     parts.back().graph.finish();
@@ -58,12 +57,12 @@ PieceGraphs::Parts PieceGraphs::capture(FunctionRef<void(FunctionRef<void(int)>)
     if (ends_part) parts.emplace_back(device_);
   });
   finish_part();
-  return parts;
+  graphs.parts = std::move(parts);
 }
 
-void PieceGraphs::replay(Parts& parts) {
+void PieceGraphs::replay(Graphs& graphs) {
   const ProfileRange range("graphs");
-  for (Part& part : parts) {
+  for (Part& part : graphs.parts) {
     launch(part);
     for (const int parameter : part.ready) sync_.parameter_ready(parameter);
   }

@@ -30,13 +30,14 @@ class PieceGraphs {
   // All that decides which kernels are launched, and with what.
   struct Size {
     int64_t rows, masked, sequences;
+    bool reports;  // whether parameters become ready in it
 
     auto operator<=>(const Size&) const = default;
   };
 
   // Has the device do what `tell` tells it for pieces of this size, and gives on to the GradientSync the parameters
-  // that `tell` calls ready, which it does where it `reports`: such pieces are cut into graphs of their own.
-  void run(const Size& size, bool reports, FunctionRef<void(FunctionRef<void(int parameter)> ready)> tell);
+  // that `tell` calls ready.
+  void run(const Size& size, FunctionRef<void(FunctionRef<void(int parameter)> ready)> tell);
 
   // Pieces so far, by what became of them, and how many graphs were launched for them.
   struct Counts {
@@ -53,17 +54,16 @@ class PieceGraphs {
     DeviceGraph graph;
     std::vector<int> ready;  // parameters, once it is launched
   };
-  using Parts = std::deque<Part>;
   struct Graphs {
-    Parts silent, reporting;  // of pieces by whether they report; none before the first is captured
+    std::deque<Part> parts;  // none before the second piece
     bool had_eager_piece = false;
     int64_t last_use = 0;
   };
 
   Graphs& graphs_of(const Size& size);
   void launch(Part& part);
-  Parts capture(FunctionRef<void(FunctionRef<void(int)>)> tell);
-  void replay(Parts& parts);
+  void capture(Graphs& graphs, FunctionRef<void(FunctionRef<void(int)>)> tell);
+  void replay(Graphs& graphs);
 
   Device& device_;
   GradientSync& sync_;

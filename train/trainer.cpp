@@ -127,8 +127,11 @@ void TrainingStep::compute_piece(const PackedBatch& piece, int64_t step, Vector<
   if (!graphs_) return tell([this](int parameter) { sync_.parameter_ready(parameter); });
   put_step_on_device(tape, step);
   // A rank alone has nobody to report to.
-  graphs_->run({.rows = piece.rows(), .masked = piece.masked(), .sequences = piece.sequences()},
-               reports && communicator_.size() > 1, tell);
+  graphs_->run({.rows = piece.rows(),
+                .masked = piece.masked(),
+                .sequences = piece.sequences(),
+                .reports = reports && communicator_.size() > 1},
+               tell);
 }
 
 // Adds the shard just computed to what came before it, as a binary counter adds one: the sum of all is the tree sum.

@@ -21,9 +21,13 @@
 #include "train/scorers.h"
 #include "train/trainer.h"
 #include "train/training_data.h"
-#include "train/training_run.h"
 
 namespace itemloom {
+
+enum class RunOutcome {
+  kFinished,  // all epochs, or stopped early
+  kStopped,   // SIGINT, SIGTERM or SIGUSR1: the state is saved, and resuming goes on from it
+};
 
 // Where a run stands; all of it is in a checkpoint.
 struct RunState {

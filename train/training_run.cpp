@@ -15,7 +15,6 @@
 #include "train/report.h"
 #include "train/run_folder.h"
 #include "train/training_data.h"
-#include "train/training_loop.h"
 
 namespace itemloom {
 namespace {

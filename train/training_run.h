@@ -5,13 +5,9 @@
 
 #include "core/communicator.h"
 #include "train/config.h"
+#include "train/training_loop.h"
 
 namespace itemloom {
-
-enum class RunOutcome {
-  kFinished,  // all epochs, or stopped early
-  kStopped,   // SIGINT, SIGTERM or SIGUSR1: the state is saved, and resuming goes on from it
-};
 
 // Trains what `config` says in `folder`, by all ranks of the communicator together. A new run refuses a folder that
 // holds one; `resume` goes on from its last checkpoint (from the start where there is none yet), whatever number of

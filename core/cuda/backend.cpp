@@ -67,11 +67,9 @@ void copy(CudaContext& context, const void* from, void* to, int64_t bytes, Direc
   if (direction == Direction::kFromHost) {
     return context.staging().copy(static_cast<const std::byte*>(from), static_cast<std::byte*>(to), bytes);
   }
-  // A copy to memory that is not page-locked waits inside of cudaMemcpyAsync.
-  if (direction == Direction::kToHost) context.synchronize();
   const cudaMemcpyKind kind = direction == Direction::kWithin ? cudaMemcpyDeviceToDevice : cudaMemcpyDeviceToHost;
   cuda_check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kind, context.stream()), "copying");
-  if (direction == Direction::kToHost) context.synchronize();
+  if (direction == Direction::kToHost) synchronize(context);
 }
 
 void gather_from_host(CudaContext& context, std::span<const HostPiece> pieces, std::byte* to) {
@@ -83,7 +81,7 @@ void zero(CudaContext& context, void* data, int64_t bytes) {
 }
 
 void synchronize(CudaContext& context) {
-  context.synchronize();
+  cuda_check(cudaStreamSynchronize(context.stream()), "running kernels");
 }
 
 CUevent_st* make_event() {

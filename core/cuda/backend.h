@@ -52,7 +52,6 @@ struct HostPiece {
 };
 void gather_from_host(CudaContext& context, std::span<const HostPiece> pieces, std::byte* to);
 void zero(CudaContext& context, void* data, int64_t bytes);
-// As CudaContext::synchronize.
 void synchronize(CudaContext& context);
 
 CUevent_st* make_event();

@@ -1,9 +1,7 @@
 #include "core/cuda/context.h"
 
-#include <chrono>
 #include <cstdlib>
 #include <cstring>
-#include <thread>
 
 #include "core/check.h"
 #include "core/cuda/backend.h"
@@ -96,7 +94,7 @@ void CudaContext::reserve_scratch(int64_t bytes) {
   require_no_graph("growing working memory");
   const int64_t wanted = round_up(bytes, 256);
   // Kernels that are still to run use the old one.
-  synchronize();
+  cuda_check(cudaStreamSynchronize(stream_), "waiting for kernels");
   cuda_check(cudaFree(scratch_), "growing working memory");
   scratch_ = nullptr;
   scratch_size_ = 0;
@@ -117,29 +115,7 @@ std::shared_ptr<NcclGroup> CudaContext::nccl_group(Communicator& communicator) {
 }
 
 void CudaContext::wait_for(cudaEvent_t event) const {
-  if (nccl_group_.expired()) return cuda_check(cudaEventSynchronize(event), "running kernels");
-  poll([event] { return cudaEventQuery(event); });
-}
-
-void CudaContext::synchronize() const {
-  if (nccl_group_.expired()) return cuda_check(cudaStreamSynchronize(stream_), "running kernels");
-  poll([this] { return cudaStreamQuery(stream_); });
-}
-
-// The libraries' own waits would not notice a failed exchange, which never ends.
-void CudaContext::poll(FunctionRef<cudaError_t()> query) const {
-  const std::shared_ptr<NcclGroup> group = nccl_group_.lock();
-  cudaError_t status;
-  while (true) {
-    status = query();
-    // Else the next check of a launch would find it.
-    if (status == cudaErrorNotReady) cudaGetLastError();
-    // Asked at least once, because what a failed exchange leaves behind are not sums.
-    group->check_health();
-    if (status != cudaErrorNotReady) break;
-    std::this_thread::sleep_for(std::chrono::microseconds(20));
-  }
-  cuda_check(status, "running kernels");
+  cuda_check(cudaEventSynchronize(event), "running kernels");
 }
 
 // Of this thread alone: others, which exchange gradients or write checkpoints, go on as they like.

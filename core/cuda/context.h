@@ -8,16 +8,14 @@
 #include <cstdint>
 #include <memory>
 
-#include "core/parallel.h"
-
 namespace itemloom {
 
 class Communicator;
 class NcclGroup;
 class Staging;
 
-// Every return code of the CUDA runtime, cuBLAS and NCCL goes through one of these. They throw Error naming `what` was
-// being done and the library's own words.
+// Every return code of the CUDA runtime and cuBLAS goes through one of these (NCCL's: core/cuda/nccl_exchange.h). They
+// throw Error naming `what` was being done and the library's own words.
 void cuda_check(cudaError_t status, const char* what);
 void cublas_check(cublasStatus_t status, const char* what);
 
@@ -67,11 +65,8 @@ class CudaContext {
   // What the host sends goes through it.
   Staging& staging() { return *staging_; }
 
-  // Return when the GPU has come to an event, or has done all that the stream has been told. Throw Error when something
-  // went wrong there; when NCCL notices meanwhile that something went wrong between the ranks (a peer that is gone, a
-  // broken connection), Communicator::end_all_ranks().
+  // Returns when the GPU has come to an event. Throws Error when something went wrong there.
   void wait_for(cudaEvent_t event) const;
-  void synchronize() const;
 
   // After every launch. ITEMLOOM_CUDA_SYNC=1 waits for each kernel, so that an error names the kernel it is of.
   void after_launch(const char* kernel);
@@ -86,7 +81,6 @@ class CudaContext {
 
  private:
   std::byte* scratch_bytes(int64_t bytes);
-  void poll(FunctionRef<cudaError_t()> query) const;
 
   int ordinal_;
   bool synchronous_ = false, makes_graph_ = false;

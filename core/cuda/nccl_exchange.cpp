@@ -48,6 +48,7 @@ class NcclBuffer : public OwnBuffer {
 
   void begin_after_device() override { group_->wait_for_context(); }
   void device_continues_after() override { group_->context_waits(); }
+  void check_health() override { group_->check_health(); }
   CUstream_st* stream() override {
     context_.use_on_this_thread();
     return group_->stream();
@@ -123,7 +124,13 @@ void NcclGroup::context_waits() {
 }
 
 void NcclGroup::check(ncclResult_t status, const char* what) const {
-  if (status != ncclSuccess) communicator_.end_all_ranks(failure(status, what));
+  if (status == ncclSuccess) return;
+  std::string text = failure(status, what);
+  if (status == ncclUnhandledCudaError) {
+    // Of the GPU itself, for which NCCL has no words.
+    text += join_message("; CUDA says: ", cudaGetErrorString(cudaStreamQuery(stream_)));
+  }
+  communicator_.end_all_ranks(text);
 }
 
 void NcclGroup::check_health() const {

@@ -137,7 +137,7 @@ cudaError_t cudaEventQuery(cudaEvent_t handle) {
   if (const cudaError_t refusal = refusal_to_wait_for(event.get())) return remember_error(refusal);
   count_event_query(event->mark);
   const bool was_reached = event->mark.reached();
-  if (!was_reached) scheduler.run_one();
+  if (!was_reached) scheduler.run_for_query();
   return was_reached ? cudaSuccess : remember_error(cudaErrorNotReady);
 }
 

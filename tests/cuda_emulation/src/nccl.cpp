@@ -102,7 +102,9 @@ ncclResult_t enqueue_collective(const std::shared_ptr<Communicator>& communicato
                                 cudaStream_t stream_handle) {
   Scheduler& scheduler = Scheduler::instance();
   const Lock lock = scheduler.lock();
-  if (communicator->is_broken()) return refuse(ncclRemoteError, "another rank has left or died");
+  if (const ncclResult_t error = communicator->error(); error != ncclSuccess) {
+    return refuse(error, error == ncclSystemError ? "a connection is broken" : "another rank has left or died");
+  }
   const bool is_default = stream_handle == nullptr || stream_handle == cudaStreamLegacy;
   const auto stream = is_default ? scheduler.legacy(communicator->device()) : scheduler.find(stream_handle);
   if (!stream || stream->device != communicator->device()) {

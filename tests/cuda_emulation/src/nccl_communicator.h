@@ -46,7 +46,8 @@ class Communicator : public std::enable_shared_from_this<Communicator> {
   void abort() { is_aborted_ = true; }
   // Looks whether the other ranks live.
   ncclResult_t async_error();
-  bool is_broken() const { return is_aborted_ || error_ != ncclSuccess; }
+  // What is known of it without looking.
+  ncclResult_t error() const { return error_; }
 
  private:
   friend class CollectiveRun;

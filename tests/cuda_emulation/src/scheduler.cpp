@@ -123,6 +123,12 @@ bool Scheduler::run_one() {
   return false;
 }
 
+void Scheduler::run_for_query() {
+  ++waiting_threads_;
+  run_one();
+  --waiting_threads_;
+}
+
 bool Scheduler::step(const std::shared_ptr<Stream>& stream) {
   if (stream->queue.empty()) return false;
   Operation& first = stream->queue.front();

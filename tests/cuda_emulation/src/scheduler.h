@@ -105,7 +105,9 @@ class Scheduler {
   void wait_for_device(Lock& lock, int device);
   // One step of some work that can go on; false when there is none.
   bool run_one();
-  // Whether a host thread is in run_until.
+  // The same for a host that asks whether something is done, and waits for it by asking again and again.
+  void run_for_query();
+  // Whether a host thread waits.
   bool host_waits() const { return waiting_threads_ > 0; }
   // Something outside the queues has changed that work may wait for.
   void notify() { changed_.notify_all(); }

@@ -116,7 +116,7 @@ cudaError_t cudaStreamQuery(cudaStream_t handle) {
   if (const cudaError_t refusal = refusal_to_wait_for(stream.get())) return remember_error(refusal);
   // A program that asks again and again sees the work go on.
   const bool was_idle = stream->is_idle();
-  if (!was_idle) scheduler.run_one();
+  if (!was_idle) scheduler.run_for_query();
   return was_idle ? cudaSuccess : remember_error(cudaErrorNotReady);
 }
 
