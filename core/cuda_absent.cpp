@@ -14,6 +14,9 @@ namespace {
 
 }  // namespace
 
+void check_gpu(int) {
+  refuse();
+}
 CudaContext* make_context(int) {
   refuse();
 }

@@ -8,5 +8,6 @@ case $preset in
   cuda*) scripts/setup.sh --cuda ;;
   *) scripts/setup.sh ;;
 esac
-cmake --preset "$preset" >/dev/null
+configured=$(cmake --preset "$preset")
+grep '^-- CUDA' <<<"$configured" || true
 cmake --build "build/$preset" ${2:+--target "${@:2}"}

@@ -20,6 +20,7 @@
 #include "core/memory.h"
 #include "core/parallel.h"
 #include "core/stopwatch.h"
+#include "train/config.h"
 #include "train/run_folder.h"
 
 namespace itemloom {
@@ -50,7 +51,16 @@ void look_at_shared_memory(RankFacts& facts) {
   facts.shared_memory_free = static_cast<int64_t>(status.f_bavail) * block;
 }
 
-RankFacts look_at_rank() {
+std::string find_gpu_error(int local_rank) {
+  try {
+    cuda_backend::check_gpu(local_rank);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+RankFacts look_at_rank(int local_rank) {
   const bool launched = launched_with_ranks();
   const HostMemory memory = host_memory();
   RankFacts facts;
@@ -67,6 +77,7 @@ RankFacts look_at_rank() {
   facts.thread_level = launched ? MpiProcess::thread_level() : "";
   facts.cuda = cuda_backend::describe();
   facts.nccl = cuda_backend::nccl_version();
+  facts.gpu_error = find_gpu_error(local_rank);
   look_at_shared_memory(facts);
   return facts;
 }
@@ -74,7 +85,7 @@ RankFacts look_at_rank() {
 std::vector<RankFacts> look_at_ranks(Communicator& communicator) {
   const int threads = threads_for(TrainingConfig{}, communicator);
   RankFacts mine;
-  together(communicator, [&] { mine = look_at_rank(); });
+  together(communicator, [&] { mine = look_at_rank(communicator.local_rank()); });
   mine.threads = threads;
   std::vector<RankFacts> ranks = gather(communicator, mine);
   for (RankFacts& rank : ranks) {
@@ -209,6 +220,17 @@ std::vector<FolderFacts> look_at_folder(Communicator& communicator, const std::s
   return gather(communicator, facts);
 }
 
+// Of the run that the folder holds; empty where it holds none that can be read, which is not what is asked here.
+std::string device_of(const std::string& run) {
+  const std::string config = RunFolder(run).config();
+  if (run.empty() || !std::filesystem::exists(config)) return "";
+  try {
+    return load_config(config, {}).values.device;
+  } catch (const Error&) {
+    return "";
+  }
+}
+
 }  // namespace
 
 int64_t Diagnosis::hosts() const {
@@ -217,13 +239,17 @@ int64_t Diagnosis::hosts() const {
   return static_cast<int64_t>(names.size());
 }
 
-Diagnosis examine(Communicator& communicator, const std::string& run, const std::vector<int64_t>& exchange_bytes) {
+Diagnosis examine(Communicator& communicator, const std::string& run, const std::string& device,
+                  const std::vector<int64_t>& exchange_bytes) {
   Diagnosis diagnosis;
   diagnosis.transport = communicator.transport();
   diagnosis.ranks = look_at_ranks(communicator);
   if (shared_memory_holds_buffers(diagnosis, exchange_bytes)) measure_rates(communicator, exchange_bytes, diagnosis);
   diagnosis.run = run;
   if (!run.empty()) diagnosis.folders = look_at_folder(communicator, run);
+  diagnosis.device = device;
+  if (device.empty() && communicator.is_first()) diagnosis.device = device_of(run);
+  diagnosis.device = communicator.all_gather_text(diagnosis.device).front();
   return diagnosis;
 }
 

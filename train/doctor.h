@@ -22,6 +22,7 @@ struct RankFacts {
   std::string mpi;                                          // library, or "not started by mpirun"
   std::string thread_level;                                 // of MPI
   std::string cuda, nccl;                                   // what there is of them, or "not built"
+  std::string gpu_error;                                    // why it cannot train on a GPU; empty: it can
   int64_t shared_memory_total = 0, shared_memory_free = 0;  // of /dev/shm, where Open MPI puts its windows
 
   template <class Visitor>
@@ -40,6 +41,7 @@ struct RankFacts {
     visit("thread_level", thread_level);
     visit("cuda", cuda);
     visit("nccl", nccl);
+    visit("gpu_error", gpu_error);
     visit("shared_memory_total", shared_memory_total);
     visit("shared_memory_free", shared_memory_free);
   }
@@ -80,13 +82,15 @@ struct Diagnosis {
   int64_t wrong_sums = 0;            // of floats that went through an all-reduce
   std::string run;                   // the folder that was asked for; empty: none
   std::vector<FolderFacts> folders;  // by rank, where a folder was asked for
+  std::string device;                // that the ranks are to train on: as asked for, else that of the run; empty: any
 
   int64_t hosts() const;
 };
 
 // A collective of about a second for each of `exchange_bytes`, the sizes of buffers whose all-reduce is timed (at least
 // one). Of a run folder that is not there, nothing stays.
-Diagnosis examine(Communicator& communicator, const std::string& run, const std::vector<int64_t>& exchange_bytes);
+Diagnosis examine(Communicator& communicator, const std::string& run, const std::string& device,
+                  const std::vector<int64_t>& exchange_bytes);
 
 struct Verdict {
   bool fatal;  // training would fail

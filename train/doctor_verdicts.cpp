@@ -54,6 +54,16 @@ void judge_versions(const Diagnosis& diagnosis, Verdicts& verdicts) {
   }
 }
 
+void judge_gpus(const Diagnosis& diagnosis, Verdicts& verdicts) {
+  if (diagnosis.device != "cuda") return;
+  for (size_t rank = 0; rank < diagnosis.ranks.size(); ++rank) {
+    const RankFacts& facts = diagnosis.ranks[rank];
+    if (facts.gpu_error.empty()) continue;
+    refuse(verdicts, "rank ", rank, " on ", facts.host, ": ", facts.gpu_error);
+    break;
+  }
+}
+
 void judge_processors(const HostRanks& ranks, Verdicts& verdicts) {
   std::set<int> usable;
   int64_t there = 0, threads = 0;
@@ -146,6 +156,7 @@ void judge_folder(const Diagnosis& diagnosis, Verdicts& verdicts) {
 std::vector<Verdict> judge(const Diagnosis& diagnosis) {
   Verdicts verdicts;
   judge_versions(diagnosis, verdicts);
+  judge_gpus(diagnosis, verdicts);
   std::map<std::string, HostRanks> hosts;
   for (const RankFacts& rank : diagnosis.ranks) hosts[rank.host].push_back(&rank);
   for (const auto& [host, ranks] : hosts) {

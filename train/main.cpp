@@ -3,6 +3,7 @@
 #include <malloc.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <exception>
 #include <new>
 #include <string>
@@ -131,6 +132,8 @@ int main(int argc, char** argv) {
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   // Files that grow beyond a limit are to be errors of their writes, like a full disk, and not the program's death.
   std::signal(SIGXFSZ, SIG_IGN);
+  // NCCL is to connect, and to take its memory, before the first step and not in it.
+  setenv("NCCL_RUNTIME_CONNECT", "0", 0);
   try {
     if (!itemloom::launched_with_ranks()) return run_alone(argc, argv);
     itemloom::MpiProcess process;

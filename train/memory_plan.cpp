@@ -110,6 +110,14 @@ MemoryPlan plan_memory(const Config& config, const Windows& windows, int64_t ite
   return plan;
 }
 
+void take_planned(const char* what, int64_t bytes, const std::string& keys, FunctionRef<void()> take) {
+  try {
+    take();
+  } catch (const Error& error) {
+    fail(what, " need ", bytes >> 20, " MiB: ", error.what(), ", or lower ", keys);
+  }
+}
+
 std::string MemoryPlan::text() const {
   return fmt::format(
       "parameters       {}\ngradients        {}\noptimizer state  {}\nactivations      {}\nvalidation       {}\n"

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "core/communicator.h"
+#include "core/parallel.h"
 #include "data/loader.h"
 #include "train/config.h"
 #include "train/ranking.h"
@@ -24,10 +25,9 @@ struct MemoryPlan {
   int64_t scratch;          // of the kernel that takes most
   int64_t libraries;        // on a GPU: cuBLAS's
 
+  int64_t state() const { return parameters + gradients + optimizer_state; }
   int64_t workspace() const { return scratch + libraries; }
-  int64_t total() const {
-    return parameters + gradients + optimizer_state + activations + validation.total() + workspace();
-  }
+  int64_t total() const { return state() + activations + validation.total() + workspace(); }
   std::string text() const;
 };
 
@@ -35,5 +35,9 @@ struct MemoryPlan {
 // of cases are walked through on a device that computes nothing, so that what they take is what the real ones do.
 MemoryPlan plan_memory(const Config& config, const Windows& windows, int64_t items,
                        std::span<const RankingCase> validation, const Communicator& communicator);
+
+// Runs `take`. Where there is no memory for it, the error also says what it is that needs so many bytes and which keys
+// to lower.
+void take_planned(const char* what, int64_t bytes, const std::string& keys, FunctionRef<void()> take);
 
 }  // namespace itemloom

@@ -10,7 +10,6 @@
 #include "optim/schedule.h"
 #include "train/config_fingerprint.h"
 #include "train/evaluate.h"
-#include "train/memory_plan.h"
 #include "train/stop_signals.h"
 
 namespace itemloom {
@@ -327,27 +326,17 @@ void TrainingLoop::print_run_card() {
       static_cast<double>(step_.arena_bytes()) / megabyte);
 }
 
-// A machine that is too small is to say so before the first step, not in the middle of an epoch.
-void TrainingLoop::reserve_memory() {
-  const MemoryPlan plan = plan_memory(config_, training_windows(data_, config_.data), data_.dataset.item_count(),
-                                      ranking_cases(data_.dataset, data_.split.validation), communicator_);
-  const auto reserve = [](const char* what, int64_t bytes, const std::string& keys, FunctionRef<void()> take) {
-    try {
-      take();
-    } catch (const Error& error) {
-      fail(what, " need ", bytes >> 20, " MiB: ", error.what(), ", or lower ", keys);
-    }
-  };
+void TrainingLoop::reserve_memory(const MemoryPlan& plan) {
   const std::string step_keys =
       join_message("training.micro_batch_tokens (", piece_tokens_on(device_.kind(), config_.training),
                    " here), training.batch_size");
   together(communicator_, [&] {
-    reserve("the activations of the largest step", plan.activations, step_keys + " or data.max_length",
-            [&] { step_.reserve(plan.activations); });
-    reserve("the scores and layers of a validation", plan.validation.total(), "evaluation.batch_size",
-            [&] { scorer_.reserve(plan.validation); });
-    reserve("the kernels of training and validation", plan.scratch, step_keys + " or training.threads",
-            [&] { device_.reserve_scratch(plan.scratch); });
+    take_planned("the activations of the largest step", plan.activations, step_keys + " or data.max_length",
+                 [&] { step_.reserve(plan.activations); });
+    take_planned("the scores and layers of a validation", plan.validation.total(), "evaluation.batch_size",
+                 [&] { scorer_.reserve(plan.validation); });
+    take_planned("the kernels of training and validation", plan.scratch, step_keys + " or training.threads",
+                 [&] { device_.reserve_scratch(plan.scratch); });
   });
 }
 

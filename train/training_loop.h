@@ -16,6 +16,7 @@
 #include "train/config.h"
 #include "train/event_file.h"
 #include "train/kept_checkpoints.h"
+#include "train/memory_plan.h"
 #include "train/report.h"
 #include "train/run_folder.h"
 #include "train/scorers.h"
@@ -76,8 +77,9 @@ class TrainingLoop {
   void restore();
   // On rank 0: leaves in the folder the checkpoints that are to be kept.
   void take_over_checkpoints();
-  // A collective, before run().
-  void reserve_memory();
+  // A collective, before run(): takes what a step and a validation need, so that a machine that is too small says so
+  // then and not in the middle of an epoch.
+  void reserve_memory(const MemoryPlan& plan);
   // A collective: trains until the last epoch, an early stop or a signal. Throws as train_run().
   RunOutcome run();
 

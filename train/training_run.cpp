@@ -11,6 +11,7 @@
 #include "data/prepare.h"
 #include "data/report.h"
 #include "train/config_fingerprint.h"
+#include "train/evaluate.h"
 #include "train/memory_plan.h"
 #include "train/report.h"
 #include "train/run_folder.h"
@@ -68,6 +69,10 @@ class RunStart {
   RunOutcome run() {
     communicator_.broadcast(&has_checkpoint_, sizeof has_checkpoint_);
     check_same_dataset(communicator_, data_->dataset);
+    const MemoryPlan plan =
+        plan_memory(loaded_.values, training_windows(*data_, loaded_.values.data), data_->dataset.item_count(),
+                    ranking_cases(data_->dataset, data_->split.validation), communicator_);
+    or_take_back([&] { try_state(plan); });
     TrainingLoop loop(loaded_, folder_, std::move(*data_), device_, communicator_);
     if (has_checkpoint_) loop.restore();
     together(communicator_, [&] {
@@ -80,17 +85,34 @@ class RunStart {
       if (resume_ && !has_checkpoint_)
         spdlog::info("{} has no checkpoint yet: beginning from the start", folder_.path());
     }
-    try {
-      loop.reserve_memory();
-    } catch (const Error&) {
-      // What is to be changed decides results: the folder must not hold to the config as it was.
-      if (!resume_ && communicator_.is_first()) folder_.take_back();
-      throw;
-    }
+    or_take_back([&] { loop.reserve_memory(plan); });
     return loop.run();
   }
 
  private:
+  // A collective. Where there is no memory, what is to be changed decides results: the folder of a new run must not
+  // hold to the config as it was.
+  void or_take_back(FunctionRef<void()> take) {
+    try {
+      take();
+    } catch (const Error&) {
+      if (!resume_ && communicator_.is_first()) folder_.take_back();
+      throw;
+    }
+  }
+
+  // Whether a GPU has room for what is taken piece by piece, by calls that are collectives and cannot fail on one rank
+  // alone. The host's memory is not there before it is touched, so that trying it would take as long as using it.
+  void try_state(const MemoryPlan& plan) {
+    if (!device_.cuda()) return;
+    const std::string keys =
+        communicator_.size() > 1 ? "model.hidden_size, or set optimizer.sharded" : "model.hidden_size or model.layers";
+    together(communicator_, [&] {
+      take_planned("parameters, gradients and the optimizer's state", plan.state(), keys,
+                   [&] { device_.allocate(plan.state()); });
+    });
+  }
+
   const LoadedConfig& loaded_;
   const RunFolder& folder_;
   bool resume_;

@@ -22,6 +22,10 @@ cudaDeviceProp properties_of(int ordinal) {
 
 }  // namespace
 
+void check_gpu(int ordinal) {
+  choose_gpu(ordinal);
+}
+
 CudaContext* make_context(int ordinal) {
   return new CudaContext(ordinal);
 }

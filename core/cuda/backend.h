@@ -26,6 +26,8 @@ namespace cuda_backend {
 // What a context takes for cuBLAS.
 inline constexpr int64_t kBlasWorkspaceBytes = int64_t{32} << 20;
 
+// Throws the Error that make_context would throw for want of a GPU.
+void check_gpu(int ordinal);
 CudaContext* make_context(int ordinal);
 void delete_context(CudaContext* context);
 

@@ -20,8 +20,8 @@ int attribute(cudaDeviceAttr which, int ordinal) {
   return value;
 }
 
-// The GPU that a rank takes: the one of its number on its host, or the only one there is, which a launcher may have
-// chosen for it.
+}  // namespace
+
 int choose_gpu(int ordinal) {
   int gpus = 0;
   const cudaError_t status = cudaGetDeviceCount(&gpus);
@@ -36,8 +36,6 @@ int choose_gpu(int ordinal) {
         attribute(cudaDevAttrComputeCapabilityMinor, ordinal), "; itemloom needs 8.0 (A100, RTX 30) or later");
   return ordinal;
 }
-
-}  // namespace
 
 void cuda_check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;

@@ -19,6 +19,10 @@ class Staging;
 void cuda_check(cudaError_t status, const char* what);
 void cublas_check(cublasStatus_t status, const char* what);
 
+// The number of the GPU that a rank takes: the one of its number on its host, or the only one there is, which a
+// launcher may have chosen for it. Throws Error where there is none for it.
+int choose_gpu(int ordinal);
+
 // Memory of the calling thread's GPU, contents undefined.
 std::byte* cuda_allocate(int64_t bytes, const char* what);
 // Page-locked memory of the host, zeroed.

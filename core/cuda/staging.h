@@ -30,8 +30,8 @@ class Staging {
   // fit into a half.
   void gather(std::span<const cuda_backend::HostPiece> pieces, std::byte* to);
 
-  // The indices of some hundred thousand rows: the host waits for a half only when it is that far ahead.
-  static constexpr int64_t kHalfBytes = int64_t{4} << 20;
+  // The indices of a million rows: the host waits for a half only when it is that far ahead.
+  static constexpr int64_t kHalfBytes = int64_t{16} << 20;
 
  private:
   void turn();

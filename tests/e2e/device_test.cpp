@@ -278,6 +278,40 @@ TEST_CASE("a GPU that is too small says before the first step what to turn down"
   REQUIRE(lower.exit_code == 0);
 }
 
+TEST_CASE("a GPU that is too small for the parameters says so and leaves the folder free", "[e2e][device][gpus]") {
+  const Job job;
+  for (const int ranks : {1, 2}) {
+    if (ranks > 1 && !test::has_mpirun()) continue;
+    CAPTURE(ranks);
+    const std::string run = "run" + std::to_string(ranks);
+    const Words more = test::settings({"device=cuda", "model.hidden_size=1024", "training.threads=1"});
+    const Words command = ranks > 1 ? test::in_ranks(ranks, job.train(run, more)) : job.train(run, more);
+    const test::ProcessResult result =
+        test::Process(command, "", test::kRankEnvironment + kFast + Words{"CUDA_EMULATION_DEVICE_MB=70"}).wait();
+    INFO(result.error);
+    REQUIRE(result.exit_code == 1);
+    REQUIRE(result.error.find("parameters, gradients and the optimizer's state need ") != std::string::npos);
+    REQUIRE(result.error.find("or lower model.hidden_size") != std::string::npos);
+    const test::ProcessResult lower = test::Process(job.train(run, test::settings({"training.epochs=1"})), "").wait();
+    INFO(lower.error);
+    REQUIRE(lower.exit_code == 0);
+  }
+}
+
+TEST_CASE("doctor says that there is no GPU to train on", "[e2e][device]") {
+  const Job job;
+  const Words none = {"CUDA_EMULATION_DEVICES=0"};
+  const test::ProcessResult asked = test::Process({ITEMLOOM_BINARY, "doctor", "--device", "cuda"}, "", none).wait();
+  REQUIRE(asked.exit_code == 1);
+  REQUIRE(asked.out.find("PROBLEM: rank 0 on ") != std::string::npos);
+  REQUIRE(asked.out.find("device is cuda, but no GPU can be used here") != std::string::npos);
+  train(job, "run", "cuda", 1);
+  const Words of_run = {ITEMLOOM_BINARY, "doctor", "--run", job.path("run")};
+  REQUIRE(test::Process(of_run, "", none).wait().exit_code == 1);
+  REQUIRE(test::Process(of_run, "").wait().exit_code == 0);
+  REQUIRE(test::Process({ITEMLOOM_BINARY, "doctor"}, "", none).wait().exit_code == 0);
+}
+
 TEST_CASE("a GPU that is too small for a validation says so before the first step", "[e2e][device]") {
   const Job job;
   const Words more = test::settings({"device=cuda", "model.hidden_size=128", "training.batch_size=2",

@@ -95,6 +95,18 @@ TEST_CASE("hosts that differ are named", "[doctor]") {
   REQUIRE_THAT(verdict([](Diagnosis& d) { d.ranks[3].kernels = "avx2"; }), Contains("set ITEMLOOM_CPU=avx2"));
 }
 
+TEST_CASE("a GPU that is missing is told where ranks are to train on one", "[doctor]") {
+  const auto without_gpu = [](const std::string& device) {
+    return verdict([&](Diagnosis& d) {
+      d.device = device;
+      d.ranks[2].gpu_error = d.ranks[3].gpu_error = "there is none";
+    });
+  };
+  REQUIRE(without_gpu("cuda") == "PROBLEM: rank 2 on two: there is none");
+  REQUIRE(without_gpu("cpu") == "");
+  REQUIRE(without_gpu("") == "");
+}
+
 TEST_CASE("slow and wrong all-reduces are told", "[doctor]") {
   REQUIRE(verdict([](Diagnosis& d) { d.rates[1].all_reduce_seconds = 0.64; }) ==
           "the all-reduce between the hosts moves only 100 MB/s; see that MPI uses the fast network (mpirun --mca "
@@ -133,7 +145,7 @@ TEST_CASE("three ranks examine themselves and leave nothing", "[doctor]") {
   std::vector<Diagnosis> found(3);
   select_cpu_kernels();
   test::run_ranks_well(3, [&](Communicator& communicator) {
-    found[static_cast<size_t>(communicator.rank())] = examine(communicator, folder.path("runs/a"), kSizes);
+    found[static_cast<size_t>(communicator.rank())] = examine(communicator, folder.path("runs/a"), "", kSizes);
   });
   REQUIRE(std::filesystem::is_empty(folder.path()));
   for (const Diagnosis& diagnosis : found) {

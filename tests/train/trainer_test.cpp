@@ -161,7 +161,7 @@ struct Counts {
 }  // namespace
 
 TEST_CASE("steps 3 to 10 wait for a GPU only while it has the next step to do, and take no memory of it",
-          "[trainer][device]") {
+          "[trainer][device][gpus]") {
   test::History history;
   // A piece that is larger than all before it, or has more masked rows, makes working memory grow, for which the GPU is
   // waited for: here the first ones are as large as any.

@@ -15,7 +15,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct Options {
-  std::string run;
+  std::string run, device;
   std::vector<int64_t> megabytes = {1, 64};
   bool json = false;
 };
@@ -114,7 +114,7 @@ void print_text(const Diagnosis& diagnosis, const std::vector<Verdict>& verdicts
 void show_diagnosis(const Options& options, const Ranks& ranks) {
   std::vector<int64_t> exchange_bytes;
   for (const int64_t size : options.megabytes) exchange_bytes.push_back(size * 1'000'000);
-  const Diagnosis diagnosis = examine(ranks.communicator, options.run, exchange_bytes);
+  const Diagnosis diagnosis = examine(ranks.communicator, options.run, options.device, exchange_bytes);
   const std::vector<Verdict> verdicts = judge(diagnosis);
   together(ranks.communicator, [&] {
     if (!ranks.communicator.is_first()) return;
@@ -135,6 +135,10 @@ void add_doctor_command(CLI::App& app, const Ranks& ranks) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("doctor", "Looks at the ranks, their hosts and what is between them");
   command->add_option("--run", options->run, "Also looks at the folder that a run is to be in");
+  command
+      ->add_option("--device", options->device,
+                   "cpu or cuda, which the ranks are to train on; that of the run if not given")
+      ->check(CLI::IsMember({"cpu", "cuda"}));
   command->add_option("--megabytes", options->megabytes, "Sizes of the buffers whose all-reduce is timed")
       ->check(CLI::Range(1, 100'000))
       ->capture_default_str();
@@ -142,7 +146,7 @@ void add_doctor_command(CLI::App& app, const Ranks& ranks) {
   command->footer(
       "Examples:\n"
       "  itemloom doctor\n"
-      "  mpirun -n 4 itemloom doctor --run runs/a\n"
+      "  mpirun -n 4 itemloom doctor --run runs/a --device cuda\n"
       "Start it as the training is to be started. The exit code is 1 when training would fail.");
   command->callback([options, ranks] { show_diagnosis(*options, ranks); });
 }
