@@ -3,7 +3,9 @@
 // What a step does hangs on its loss and gradient, so it is decided where they are: no host needs to know it before the
 // next step is told. g below is the decision's gradient_scale * gradient. A step that is skipped only zeroes the
 // gradient, whatever is in it. weight_decay is decoupled (AdamW, Loshchilov and Hutter 2019, algorithm 2) in Adam when
-// `decoupled`, else it is added to g (L2); SGD and RMSprop add it to g.
+// `decoupled`, else it is added to g (L2); SGD and RMSprop add it to g. One launch steps many parameters, not all of
+// which decay: elements behind an odd number of decay_switches do, the others have no weight_decay. The switches are
+// ascending multiples of 4; one at i stands before element i.
 #pragma once
 
 #include "core/device.h"
@@ -58,6 +60,7 @@ struct AdamStep {
   float beta2;
   float epsilon;
   float weight_decay;
+  Vector<const int64_t> decay_switches;
   bool decoupled;
 };
 void launch(CpuStream stream, const AdamStep& args);
@@ -72,6 +75,7 @@ struct SgdStep {
   float learning_rate;
   float momentum;
   float weight_decay;
+  Vector<const int64_t> decay_switches;
 };
 void launch(CpuStream stream, const SgdStep& args);
 void launch(CudaStream stream, const SgdStep& args);
@@ -89,6 +93,7 @@ struct RmspropStep {
   float momentum;
   float epsilon;
   float weight_decay;
+  Vector<const int64_t> decay_switches;
 };
 void launch(CpuStream stream, const RmspropStep& args);
 void launch(CudaStream stream, const RmspropStep& args);

@@ -33,34 +33,48 @@ Optimizer::Optimizer(const OptimizerConfig& config, const ParameterStore& store,
       owned_(std::move(owned)),
       slot_names_(slot_names(config)),
       in_slices_(true) {
-  const std::vector<ParameterInfo>& infos = store.infos();
-  for (size_t index = 0; index < infos.size(); ++index) {
-    // Padding belongs to the parameter before it: it is zero, has zero gradient, and stays zero.
-    const int64_t end = index + 1 < infos.size() ? infos[index + 1].offset : store.size();
-    add_owned({infos[index].offset, end}, infos[index].decays);
-  }
   for (const FlatRange& range : owned_) owned_size_ += range.size();
   for (size_t slot = 0; slot < slot_names_.size(); ++slot) {
     slot_blocks_.push_back(device.allocate(owned_size_ * static_cast<int64_t>(sizeof(float))));
   }
+  make_parts();
   decision_ = device.allocate(sizeof(StepDecision));
   square_sums_ = device.allocate(block_count(store.size(), kSumOfSquaresBlock) * static_cast<int64_t>(sizeof(double)));
 }
 
-// The part of a parameter that is owned.
-void Optimizer::add_owned(FlatRange parameter, bool decays) {
-  int64_t state_begin = 0;
+// From the beginning of the range (kernels/optimizer_step.h).
+std::vector<int64_t> Optimizer::decay_switches(FlatRange range) const {
+  const std::vector<ParameterInfo>& infos = store_->infos();
+  std::vector<int64_t> switches;
+  bool decays = false;
+  for (size_t index = 0; index < infos.size(); ++index) {
+    // Padding belongs to the parameter before it: it is zero, has zero gradient, and stays zero.
+    const int64_t end = index + 1 < infos.size() ? infos[index + 1].offset : store_->size();
+    const FlatRange owned{std::max(infos[index].offset, range.begin), std::min(end, range.end)};
+    if (owned.size() <= 0 || infos[index].decays == decays) continue;
+    switches.push_back(owned.begin - range.begin);
+    decays = !decays;
+  }
+  return switches;
+}
+
+void Optimizer::make_parts() {
+  std::vector<int64_t> all;
+  std::vector<size_t> ends;
   for (const FlatRange& range : owned_) {
-    const int64_t begin = std::max(parameter.begin, range.begin), end = std::min(parameter.end, range.end);
-    if (begin < end) {
-      Range* last = ranges_.empty() ? nullptr : &ranges_.back();
-      if (last && last->decays == decays && last->begin + last->size == begin && begin > range.begin) {
-        last->size += end - begin;
-      } else {
-        ranges_.push_back({begin, end - begin, state_begin + begin - range.begin, decays});
-      }
-    }
-    state_begin += range.size();
+    const std::vector<int64_t> switches = decay_switches(range);
+    all.insert(all.end(), switches.begin(), switches.end());
+    ends.push_back(all.size());
+  }
+  const auto count = static_cast<int64_t>(all.size());
+  switches_ = device_->allocate(count * static_cast<int64_t>(sizeof(int64_t)));
+  device_->copy_from_host(all.data(), switches_.as<int64_t>(count).data(), count);
+  int64_t state_begin = 0, begin = 0;
+  for (size_t index = 0; index < owned_.size(); ++index) {
+    const auto end = static_cast<int64_t>(ends[index]);
+    parts_.push_back({owned_[index], state_begin, switches_.as<const int64_t>(count).slice(begin, end - begin)});
+    state_begin += owned_[index].size();
+    begin = end;
   }
 }
 
@@ -115,43 +129,47 @@ void Optimizer::decide(Communicator& communicator, double mean, Vector<double> l
 
 void Optimizer::step(Communicator& communicator, double learning_rate, double mean, Vector<double> losses) {
   decide(communicator, mean, losses);
-  for (const Range& range : ranges_) step_range(range, static_cast<float>(learning_rate));
+  for (const Part& part : parts_) step_part(part, static_cast<float>(learning_rate));
 }
 
-void Optimizer::step_range(const Range& range, float learning_rate) {
-  const float weight_decay = range.decays ? static_cast<float>(config_.weight_decay) : 0.0f;
-  const Vector<float> value = store_->values().slice(range.begin, range.size);
-  const Vector<float> gradient = store_->gradients().slice(range.begin, range.size);
+void Optimizer::step_part(const Part& part, float learning_rate) {
+  const auto& [range, state_begin, switches] = part;
+  const float weight_decay = static_cast<float>(config_.weight_decay);
+  const Vector<float> value = store_->values().slice(range.begin, range.size());
+  const Vector<float> gradient = store_->gradients().slice(range.begin, range.size());
   if (config_.name == "sgd") {
     run(*device_, SgdStep{.value = value,
                           .gradient = gradient,
-                          .velocity = slot(0, range.state_begin, range.size),
+                          .velocity = slot(0, state_begin, range.size()),
                           .decision = decision(),
                           .learning_rate = learning_rate,
                           .momentum = static_cast<float>(config_.momentum),
-                          .weight_decay = weight_decay});
+                          .weight_decay = weight_decay,
+                          .decay_switches = switches});
   } else if (config_.name == "rmsprop") {
     run(*device_, RmspropStep{.value = value,
                               .gradient = gradient,
-                              .square = slot(0, range.state_begin, range.size),
-                              .velocity = slot(1, range.state_begin, range.size),
+                              .square = slot(0, state_begin, range.size()),
+                              .velocity = slot(1, state_begin, range.size()),
                               .decision = decision(),
                               .learning_rate = learning_rate,
                               .decay = static_cast<float>(config_.decay),
                               .momentum = static_cast<float>(config_.momentum),
                               .epsilon = static_cast<float>(config_.epsilon),
-                              .weight_decay = weight_decay});
+                              .weight_decay = weight_decay,
+                              .decay_switches = switches});
   } else {
     run(*device_, AdamStep{.value = value,
                            .gradient = gradient,
-                           .first_moment = slot(0, range.state_begin, range.size),
-                           .second_moment = slot(1, range.state_begin, range.size),
+                           .first_moment = slot(0, state_begin, range.size()),
+                           .second_moment = slot(1, state_begin, range.size()),
                            .decision = decision(),
                            .learning_rate = learning_rate,
                            .beta1 = static_cast<float>(config_.beta1),
                            .beta2 = static_cast<float>(config_.beta2),
                            .epsilon = static_cast<float>(config_.epsilon),
                            .weight_decay = weight_decay,
+                           .decay_switches = switches,
                            .decoupled = config_.name == "adamw"});
   }
 }

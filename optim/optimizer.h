@@ -49,24 +49,25 @@ class Optimizer {
   int64_t state_bytes() const;
 
  private:
-  // Neighbouring parameters with the same decay, as far as they are owned, are one range.
-  struct Range {
-    int64_t begin;
-    int64_t size;
+  // What one launch steps.
+  struct Part {
+    FlatRange range;      // of the flat buffers
     int64_t state_begin;  // in the state buffers
-    bool decays;
+    Vector<const int64_t> decay_switches;
   };
 
-  void add_owned(FlatRange parameter, bool decays);
+  std::vector<int64_t> decay_switches(FlatRange range) const;
+  void make_parts();
   void decide(Communicator& communicator, double mean, Vector<double> losses);
-  void step_range(const Range& range, float learning_rate);
+  void step_part(const Part& part, float learning_rate);
   Vector<float> slot(size_t index, int64_t begin, int64_t size) const;
 
   OptimizerConfig config_;
   const ParameterStore* store_;
   Device* device_;
   std::vector<FlatRange> owned_;
-  std::vector<Range> ranges_;
+  std::vector<Part> parts_;
+  DeviceBlock switches_;  // of all parts
   std::vector<std::string> slot_names_;
   std::vector<DeviceBlock> slot_blocks_;
   DeviceBlock decision_;

@@ -15,13 +15,15 @@ namespace itemloom {
 namespace HWY_NAMESPACE {
 namespace {
 
-void adam_step(CpuStream, const AdamStep& args) {
+// Of the elements of `part`, which all decay at this rate.
+void adam_step(const AdamStep& args, FlatRange part, float weight_decay) {
   const StepDecision decision = args.decision[0];
-  parallel_lanes(args.value.size(), [&args, decision](int64_t i, auto lanes) HWY_ATTR {
+  parallel_lanes(part.size(), [=, &args](int64_t offset, auto lanes) HWY_ATTR {
     const Floats d;
+    const int64_t i = part.begin + offset;
     const FloatVector value = lanes.load(args.value.data() + i);
     FloatVector g = hn::Mul(lanes.load(args.gradient.data() + i), hn::Set(d, decision.gradient_scale));
-    if (!args.decoupled) g = hn::MulAdd(value, hn::Set(d, args.weight_decay), g);
+    if (!args.decoupled) g = hn::MulAdd(value, hn::Set(d, weight_decay), g);
     const FloatVector m = hn::MulAdd(lanes.load(args.first_moment.data() + i), hn::Set(d, args.beta1),
                                      hn::Mul(g, hn::Set(d, 1 - args.beta1)));
     const FloatVector v = hn::MulAdd(lanes.load(args.second_moment.data() + i), hn::Set(d, args.beta2),
@@ -29,7 +31,7 @@ void adam_step(CpuStream, const AdamStep& args) {
     const FloatVector root = hn::Sqrt(hn::Mul(v, hn::Set(d, decision.inverse_correction2)));
     FloatVector step =
         hn::Div(hn::Mul(m, hn::Set(d, decision.inverse_correction1)), hn::Add(root, hn::Set(d, args.epsilon)));
-    if (args.decoupled) step = hn::MulAdd(value, hn::Set(d, args.weight_decay), step);
+    if (args.decoupled) step = hn::MulAdd(value, hn::Set(d, weight_decay), step);
     lanes.store(hn::NegMulAdd(step, hn::Set(d, args.learning_rate), value), args.value.data() + i);
     lanes.store(m, args.first_moment.data() + i);
     lanes.store(v, args.second_moment.data() + i);
@@ -46,13 +48,14 @@ HWY_INLINE FloatVector next_velocity(const Step& args, int64_t i, FloatVector st
   return velocity;
 }
 
-void sgd_step(CpuStream, const SgdStep& args) {
+void sgd_step(const SgdStep& args, FlatRange part, float weight_decay) {
   const StepDecision decision = args.decision[0];
-  parallel_lanes(args.value.size(), [&args, decision](int64_t i, auto lanes) HWY_ATTR {
+  parallel_lanes(part.size(), [=, &args](int64_t offset, auto lanes) HWY_ATTR {
     const Floats d;
+    const int64_t i = part.begin + offset;
     const FloatVector value = lanes.load(args.value.data() + i);
     const FloatVector g =
-        hn::MulAdd(value, hn::Set(d, args.weight_decay),
+        hn::MulAdd(value, hn::Set(d, weight_decay),
                    hn::Mul(lanes.load(args.gradient.data() + i), hn::Set(d, decision.gradient_scale)));
     const FloatVector velocity = next_velocity(args, i, g, lanes);
     lanes.store(hn::NegMulAdd(velocity, hn::Set(d, args.learning_rate), value), args.value.data() + i);
@@ -60,13 +63,14 @@ void sgd_step(CpuStream, const SgdStep& args) {
   });
 }
 
-void rmsprop_step(CpuStream, const RmspropStep& args) {
+void rmsprop_step(const RmspropStep& args, FlatRange part, float weight_decay) {
   const StepDecision decision = args.decision[0];
-  parallel_lanes(args.value.size(), [&args, decision](int64_t i, auto lanes) HWY_ATTR {
+  parallel_lanes(part.size(), [=, &args](int64_t offset, auto lanes) HWY_ATTR {
     const Floats d;
+    const int64_t i = part.begin + offset;
     const FloatVector value = lanes.load(args.value.data() + i);
     const FloatVector g =
-        hn::MulAdd(value, hn::Set(d, args.weight_decay),
+        hn::MulAdd(value, hn::Set(d, weight_decay),
                    hn::Mul(lanes.load(args.gradient.data() + i), hn::Set(d, decision.gradient_scale)));
     const FloatVector square = hn::MulAdd(lanes.load(args.square.data() + i), hn::Set(d, args.decay),
                                           hn::Mul(hn::Mul(g, g), hn::Set(d, 1 - args.decay)));
@@ -99,6 +103,19 @@ float inverse_correction(double beta, int64_t steps) {
   return 1 / static_cast<float>(1 - std::pow(beta, static_cast<double>(steps)));
 }
 
+// Takes a step that is not skipped part by part, from one switch of the decay to the next.
+template <class Step, class Body>
+void step_parts(CpuStream stream, const Step& args, const Body& step) {
+  if (args.decision[0].skipped) return launch(stream, Fill{.value = 0, .y = args.gradient});
+  const Vector<const int64_t> switches = args.decay_switches;
+  int64_t begin = 0;
+  for (int64_t part = 0; part <= switches.size(); ++part) {
+    const int64_t end = part < switches.size() ? switches[part] : args.value.size();
+    step(FlatRange{begin, end}, part % 2 == 1 ? args.weight_decay : 0.0f);
+    begin = end;
+  }
+}
+
 }  // namespace
 
 void launch(CpuStream, const DecideStep& args) {
@@ -127,18 +144,21 @@ HWY_EXPORT(sgd_step);
 HWY_EXPORT(rmsprop_step);
 
 void launch(CpuStream stream, const AdamStep& args) {
-  if (args.decision[0].skipped) return launch(stream, Fill{.value = 0, .y = args.gradient});
-  HWY_DYNAMIC_DISPATCH(adam_step)(stream, args);
+  step_parts(stream, args, [&](FlatRange part, float weight_decay) {
+    HWY_DYNAMIC_DISPATCH(adam_step)(args, part, weight_decay);
+  });
 }
 
 void launch(CpuStream stream, const SgdStep& args) {
-  if (args.decision[0].skipped) return launch(stream, Fill{.value = 0, .y = args.gradient});
-  HWY_DYNAMIC_DISPATCH(sgd_step)(stream, args);
+  step_parts(stream, args, [&](FlatRange part, float weight_decay) {
+    HWY_DYNAMIC_DISPATCH(sgd_step)(args, part, weight_decay);
+  });
 }
 
 void launch(CpuStream stream, const RmspropStep& args) {
-  if (args.decision[0].skipped) return launch(stream, Fill{.value = 0, .y = args.gradient});
-  HWY_DYNAMIC_DISPATCH(rmsprop_step)(stream, args);
+  step_parts(stream, args, [&](FlatRange part, float weight_decay) {
+    HWY_DYNAMIC_DISPATCH(rmsprop_step)(args, part, weight_decay);
+  });
 }
 
 }  // namespace itemloom

@@ -1,4 +1,5 @@
-// A step: one thread four parameters: everything it needs of them is read once and written once.
+// A step: one thread four elements: everything it needs of them is read once and written once. Whether they decay it
+// looks up among the switches, a few dozen numbers that stay in the cache.
 // The decision: one block of threads; each sums every kDecideThreads-th sum of squares, then they join in a tree.
 #include "kernels/optimizer_step.h"
 
@@ -47,11 +48,31 @@ __global__ void add_loss(const double* loss, double* sum) {
   *sum += *loss;
 }
 
+struct WeightDecay {
+  float rate;
+  Vector<const int64_t> switches;
+
+  // Of the four elements from i on.
+  __device__ float at(int64_t i) const {
+    int64_t begin = 0, end = switches.size();
+    while (begin < end) {
+      const int64_t middle = (begin + end) / 2;
+      if (switches[middle] <= i) {
+        begin = middle + 1;
+      } else {
+        end = middle;
+      }
+    }
+    return begin % 2 == 1 ? rate : 0.0f;
+  }
+};
+
 struct AdamFours {
   float *value, *gradient, *first_moment, *second_moment;
   const StepDecision* decision;
   float learning_rate, beta1, beta2, epsilon;
-  float l2, decoupled_decay;  // one of them is zero
+  WeightDecay weight_decay;
+  bool decoupled;
 
   template <class Lanes>
   __device__ void operator()(int64_t i, Lanes lanes) const {
@@ -61,6 +82,7 @@ struct AdamFours {
     const float inverse_correction1 = decision->inverse_correction1;
     const float inverse_correction2 = decision->inverse_correction2;
     cuda::Four values = lanes.load(value + i), m = lanes.load(first_moment + i), v = lanes.load(second_moment + i);
+    const float decay = weight_decay.at(i), l2 = decoupled ? 0.0f : decay, decoupled_decay = decay - l2;
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
       const float g = gradient_scale * gradients.at[k] + l2 * values.at[k];
@@ -97,7 +119,8 @@ struct SgdFours {
   float *value, *gradient;
   Velocities velocities;
   const StepDecision* decision;
-  float learning_rate, weight_decay;
+  float learning_rate;
+  WeightDecay weight_decay;
 
   template <class Lanes>
   __device__ void operator()(int64_t i, Lanes lanes) const {
@@ -105,8 +128,9 @@ struct SgdFours {
     const float gradient_scale = decision->gradient_scale;
     const cuda::Four gradients = lanes.load(gradient + i);
     cuda::Four values = lanes.load(value + i), steps;
+    const float l2 = weight_decay.at(i);
 #pragma unroll
-    for (int k = 0; k < 4; ++k) steps.at[k] = gradient_scale * gradients.at[k] + weight_decay * values.at[k];
+    for (int k = 0; k < 4; ++k) steps.at[k] = gradient_scale * gradients.at[k] + l2 * values.at[k];
     steps = velocities.next(i, steps, lanes);
 #pragma unroll
     for (int k = 0; k < 4; ++k) values.at[k] -= learning_rate * steps.at[k];
@@ -119,7 +143,8 @@ struct RmspropFours {
   float *value, *gradient, *square;
   Velocities velocities;
   const StepDecision* decision;
-  float learning_rate, decay, epsilon, weight_decay;
+  float learning_rate, decay, epsilon;
+  WeightDecay weight_decay;
 
   template <class Lanes>
   __device__ void operator()(int64_t i, Lanes lanes) const {
@@ -127,9 +152,10 @@ struct RmspropFours {
     const float gradient_scale = decision->gradient_scale;
     const cuda::Four gradients = lanes.load(gradient + i);
     cuda::Four values = lanes.load(value + i), squares = lanes.load(square + i), steps;
+    const float l2 = weight_decay.at(i);
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-      const float g = gradient_scale * gradients.at[k] + weight_decay * values.at[k];
+      const float g = gradient_scale * gradients.at[k] + l2 * values.at[k];
       squares.at[k] = decay * squares.at[k] + (1 - decay) * (g * g);
       steps.at[k] = g / (sqrtf(squares.at[k]) + epsilon);
     }
@@ -162,8 +188,8 @@ void launch(CudaStream stream, const AdamStep& args) {
                                             .beta1 = args.beta1,
                                             .beta2 = args.beta2,
                                             .epsilon = args.epsilon,
-                                            .l2 = args.decoupled ? 0.0f : args.weight_decay,
-                                            .decoupled_decay = args.decoupled ? args.weight_decay : 0.0f};
+                                            .weight_decay = {args.weight_decay, args.decay_switches},
+                                            .decoupled = args.decoupled};
   cuda::start_fours(stream, "adam_step", args.value.size(),
                     cuda::fours_aligned(body.value, body.gradient, body.first_moment, body.second_moment), body);
 }
@@ -174,7 +200,7 @@ void launch(CudaStream stream, const SgdStep& args) {
                                            .velocities = {args.velocity.data(), args.momentum},
                                            .decision = args.decision.data(),
                                            .learning_rate = args.learning_rate,
-                                           .weight_decay = args.weight_decay};
+                                           .weight_decay = {args.weight_decay, args.decay_switches}};
   cuda::start_fours(stream, "sgd_step", args.value.size(),
                     cuda::fours_aligned(body.value, body.gradient, args.velocity.data()), body);
 }
@@ -188,7 +214,7 @@ void launch(CudaStream stream, const RmspropStep& args) {
                                                .learning_rate = args.learning_rate,
                                                .decay = args.decay,
                                                .epsilon = args.epsilon,
-                                               .weight_decay = args.weight_decay};
+                                               .weight_decay = {args.weight_decay, args.decay_switches}};
   cuda::start_fours(stream, "rmsprop_step", args.value.size(),
                     cuda::fours_aligned(body.value, body.gradient, body.square, args.velocity.data()), body);
 }

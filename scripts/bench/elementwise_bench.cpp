@@ -115,6 +115,7 @@ void sum_of_squares(State& s) {
   std::vector<double> partials(static_cast<size_t>(block_count(s.flat(0).size(), kSumOfSquaresBlock)));
   run(s.device, SumOfSquares{.x = s.flat(0), .partials = Vector<double>(partials.data(), partials.size())});
 }
+constexpr int64_t kFromTheFirst = 0;
 // Not decoupled, which gives a gradient in every run: moments that fade away would be denormal.
 void adam(State& s) {
   StepDecision decision;
@@ -131,6 +132,7 @@ void adam(State& s) {
                          .beta2 = 0.999f,
                          .epsilon = 1e-8f,
                          .weight_decay = 0.01f,
+                         .decay_switches = Vector<const int64_t>(&kFromTheFirst, 1),
                          .decoupled = false});
 }
 

@@ -1,5 +1,6 @@
 #include "kernels/optimizer_step.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/communicator.h"
@@ -38,6 +39,20 @@ struct Decided {
   Vector<const StepDecision> vector() const { return {&decision, 1}; }
 };
 
+constexpr float kScale = 0.01f, kRate = 0.02f, kEpsilon = 1e-8f, kDecay = 0.1f;
+
+// Some elements decay: the first four do not, some parts are longer than what a thread takes at a time, and two
+// switches at one place are none.
+const std::vector<int64_t> kSwitches = {4, 8, 12, 24, 24, 24, 32, 20000, 33000};
+bool decays(int64_t i) {
+  return std::count_if(kSwitches.begin(), kSwitches.end(), [=](int64_t at) { return at <= i; }) % 2 == 1;
+}
+// Those within so many elements.
+Vector<const int64_t> switches_within(int64_t count) {
+  const auto end = std::lower_bound(kSwitches.begin(), kSwitches.end(), count);
+  return {kSwitches.data(), end - kSwitches.begin()};
+}
+
 // Steps `buffers` by `step` and each element by `naive`, in double and in float, and compares all three.
 template <class Step, class Naive>
 void compare(Device& device, int64_t count, const Decided& decision, Step step, Naive naive) {
@@ -50,7 +65,7 @@ void compare(Device& device, int64_t count, const Decided& decision, Step step, 
     const auto element = [&](auto zero, auto& into) {
       using T = decltype(zero);
       Parameter<T> p{T(buffers.value[i]), T(buffers.gradient[i]), T(buffers.first[i]), T(buffers.second[i])};
-      naive(p);
+      naive(p, decays(i) ? T(kDecay) : T(0));
       into[0].push_back(p.value);
       into[1].push_back(p.first);
       into[2].push_back(p.second);
@@ -81,8 +96,6 @@ std::vector<int64_t> counts(float momentum) {
   if (momentum == 0) return {1, 33, 40001};
   return {std::begin(kCounts), std::end(kCounts)};
 }
-
-constexpr float kScale = 0.01f, kRate = 0.02f, kEpsilon = 1e-8f, kDecay = 0.1f;
 
 const Decided kTaken{{.gradient_scale = kScale}};
 // Nothing of it may be used.
@@ -181,14 +194,14 @@ TEST_CASE("an Adam step follows its formula and zeroes the gradient", "[optimize
   test::on_every_device([](Device& device) {
     const float beta1 = 0.9f, beta2 = 0.999f, correction1 = 0.271f, correction2 = 0.002997f;
     for (bool decoupled : {false, true}) {
-      const auto naive = [=](auto& p) {
+      const auto naive = [=](auto& p, auto weight_decay) {
         using T = decltype(p.value);
         T g = T(kScale) * p.gradient;
-        if (!decoupled) g += T(kDecay) * p.value;
+        if (!decoupled) g += weight_decay * p.value;
         p.first = T(beta1) * p.first + (1 - T(beta1)) * g;
         p.second = T(beta2) * p.second + (1 - T(beta2)) * g * g;
         T step = p.first / T(correction1) / (std::sqrt(p.second / T(correction2)) + T(kEpsilon));
-        if (decoupled) step += T(kDecay) * p.value;
+        if (decoupled) step += weight_decay * p.value;
         p.value -= T(kRate) * step;
       };
       const auto step = [=](Device& device, Buffers& buffers, const Decided& decision) {
@@ -202,6 +215,7 @@ TEST_CASE("an Adam step follows its formula and zeroes the gradient", "[optimize
                                              .beta2 = beta2,
                                              .epsilon = kEpsilon,
                                              .weight_decay = kDecay,
+                                             .decay_switches = switches_within(buffers.value.size()),
                                              .decoupled = decoupled});
       };
       const Decided taken{
@@ -230,6 +244,7 @@ TEST_CASE("Adam leaves a parameter without gradient and moments alone", "[optimi
                                          .beta2 = 0.999f,
                                          .epsilon = kEpsilon,
                                          .weight_decay = 0,
+                                         .decay_switches = Vector<const int64_t>::none(),
                                          .decoupled = true});
     REQUIRE(test::same_bits(before, buffers.value.copy()));
   });
@@ -238,9 +253,9 @@ TEST_CASE("Adam leaves a parameter without gradient and moments alone", "[optimi
 TEST_CASE("an SGD step follows its formula and zeroes the gradient", "[optimizer_step][device]") {
   test::on_every_device([](Device& device) {
     for (const float momentum : {0.9f, 0.0f}) {
-      const auto naive = [=](auto& p) {
+      const auto naive = [=](auto& p, auto weight_decay) {
         using T = decltype(p.value);
-        const T velocity = T(momentum) * p.first + (T(kScale) * p.gradient + T(kDecay) * p.value);
+        const T velocity = T(momentum) * p.first + (T(kScale) * p.gradient + weight_decay * p.value);
         p.value -= T(kRate) * velocity;
         if (momentum > 0) p.first = velocity;
       };
@@ -251,7 +266,8 @@ TEST_CASE("an SGD step follows its formula and zeroes the gradient", "[optimizer
                                             .decision = decision.vector(),
                                             .learning_rate = kRate,
                                             .momentum = momentum,
-                                            .weight_decay = kDecay});
+                                            .weight_decay = kDecay,
+                                            .decay_switches = switches_within(buffers.value.size())});
       };
       for (int64_t count : counts(momentum)) compare(device, count, kTaken, step, naive);
       require_skipped(device, step);
@@ -263,9 +279,9 @@ TEST_CASE("an RMSprop step follows its formula and zeroes the gradient", "[optim
   test::on_every_device([](Device& device) {
     const float decay = 0.99f;
     for (const float momentum : {0.5f, 0.0f}) {
-      const auto naive = [=](auto& p) {
+      const auto naive = [=](auto& p, auto weight_decay) {
         using T = decltype(p.value);
-        const T g = T(kScale) * p.gradient + T(kDecay) * p.value;
+        const T g = T(kScale) * p.gradient + weight_decay * p.value;
         p.second = T(decay) * p.second + (1 - T(decay)) * g * g;
         const T velocity = T(momentum) * p.first + g / (std::sqrt(p.second) + T(kEpsilon));
         p.value -= T(kRate) * velocity;
@@ -282,7 +298,8 @@ TEST_CASE("an RMSprop step follows its formula and zeroes the gradient", "[optim
                                         .decay = decay,
                                         .momentum = momentum,
                                         .epsilon = kEpsilon,
-                                        .weight_decay = kDecay});
+                                        .weight_decay = kDecay,
+                                        .decay_switches = switches_within(buffers.value.size())});
       };
       for (int64_t count : counts(momentum)) compare(device, count, kTaken, step, naive);
       require_skipped(device, step);
