@@ -65,6 +65,33 @@ __device__ void with_lanes(int64_t count, const Body& body) {
   }
 }
 
+// The four columns that a thread of a block takes of a row of floats at a time. The block goes over the row from
+// first_column() on, 4 * kThreads columns at a time, so that fours are read at once and no warp reads a part of a
+// sector (32 bytes), wherever the row begins.
+template <int kThreads>
+class RowFour {
+ public:
+  // Of the row's first sector, 0 or less: those before column 0 are not there.
+  static __device__ int64_t first_column(const float* row) {
+    return -static_cast<int64_t>(reinterpret_cast<uintptr_t>(row) / sizeof(float) % 8);
+  }
+  __device__ RowFour(int64_t begin, int64_t columns) : first_(begin + 4 * threadIdx.x), columns_(columns) {}
+
+  __device__ int64_t column(int k) const { return first_ + k; }
+  __device__ bool holds(int k) const { return 0 <= column(k) && column(k) < columns_; }
+  // `absent` stands for columns that are not there.
+  __device__ Four load(const float* row, float absent) const {
+    if (0 <= first_ && first_ + 4 <= columns_) return AlignedFour().load(row + first_);
+    Four values;
+#pragma unroll
+    for (int k = 0; k < 4; ++k) values.at[k] = holds(k) ? row[column(k)] : absent;
+    return values;
+  }
+
+ private:
+  int64_t first_, columns_;
+};
+
 inline constexpr int kFoursThreads = 256;
 
 template <bool kAligned, class Body>

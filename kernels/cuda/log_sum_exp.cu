@@ -8,11 +8,10 @@ namespace cuda_log_sum_exp {
 
 constexpr int kThreads = 256;
 
-template <bool kAligned>
 __global__ void __launch_bounds__(kThreads) log_sum_exp(LogSumExp args) {
   __shared__ float shared[kThreads / cuda::kWarp];
   const int64_t row = blockIdx.x;
-  const cuda::SoftmaxScale scale = cuda::softmax_scale<kThreads, kAligned>(args.x.row(row), args.x.columns(), shared);
+  const cuda::SoftmaxScale scale = cuda::softmax_scale<kThreads>(args.x.row(row), args.x.columns(), shared);
   if (threadIdx.x == 0) args.y[row] = double{scale.top} + log(double{scale.sum});
 }
 
@@ -20,9 +19,7 @@ __global__ void __launch_bounds__(kThreads) log_sum_exp(LogSumExp args) {
 
 void launch(CudaStream stream, const LogSumExp& args) {
   using namespace cuda_log_sum_exp;
-  const bool aligned = args.x.columns() % 4 == 0 && cuda::fours_aligned(args.x.data());
-  cuda::start(stream, "log_sum_exp", aligned ? log_sum_exp<true> : log_sum_exp<false>, cuda::grid(args.x.rows()),
-              kThreads, 0, args);
+  cuda::start(stream, "log_sum_exp", log_sum_exp, cuda::grid(args.x.rows()), kThreads, 0, args);
 }
 
 }  // namespace itemloom

@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kThreads) finish_rows(MaskedItemLoss<T> args, 
   const float* logits = chunk.logits + blockIdx.x * chunk.stride;
   const int32_t target = args.targets[row];
   const float target_logit = target < 0 ? 0.0f : logits[target];
-  const cuda::SoftmaxScale scale = cuda::softmax_scale<kThreads, true>(logits, items, shared);
+  const cuda::SoftmaxScale scale = cuda::softmax_scale<kThreads>(logits, items, shared);
   const float top = scale.top, sum = scale.sum;
   if (threadIdx.x == 0) {
     args.row_losses[row] = target < 0 ? 0.0f : static_cast<float>(log(double{sum}) + (double{top} - target_logit));

@@ -8,6 +8,7 @@ namespace itemloom {
 namespace cuda_rank_counts {
 
 constexpr int kThreads = 256;
+using Fours = cuda::RowFour<kThreads>;
 
 struct Tally {
   int above = 0, equal = 0;
@@ -25,7 +26,6 @@ struct Tally {
   }
 };
 
-template <bool kAligned>
 __global__ void __launch_bounds__(kThreads) count_ranks(CountRanks args) {
   __shared__ int shared[kThreads / cuda::kWarp];
   const int64_t row = blockIdx.x, columns = args.scores.columns();
@@ -33,14 +33,13 @@ __global__ void __launch_bounds__(kThreads) count_ranks(CountRanks args) {
   for (int64_t target = args.target_offsets[row]; target < args.target_offsets[row + 1]; ++target) {
     const float threshold = scores[args.targets[target]];
     Tally all, seen;
-    for (int64_t column = int64_t{threadIdx.x} * 4; column < columns; column += kThreads * 4) {
-      cuda::with_lanes<kAligned>(columns - column, [&](auto lanes) {
-        const cuda::Four four = lanes.load(scores + column);
+    for (int64_t begin = Fours::first_column(scores); begin < columns; begin += kThreads * 4) {
+      const Fours four(begin, columns);
+      const cuda::Four values = four.load(scores, 0);
 #pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          if (lanes.holds(k)) all.add(four.at[k], threshold);
-        }
-      });
+      for (int k = 0; k < 4; ++k) {
+        if (four.holds(k)) all.add(values.at[k], threshold);
+      }
     }
     for (int64_t place = args.seen_offsets[row] + threadIdx.x; place < args.seen_offsets[row + 1]; place += kThreads) {
       seen.add(scores[args.seen[place]], threshold);
@@ -55,9 +54,7 @@ __global__ void __launch_bounds__(kThreads) count_ranks(CountRanks args) {
 
 void launch(CudaStream stream, const CountRanks& args) {
   using namespace cuda_rank_counts;
-  const bool aligned = args.scores.columns() % 4 == 0 && cuda::fours_aligned(args.scores.data());
-  cuda::start(stream, "count_ranks", aligned ? count_ranks<true> : count_ranks<false>, cuda::grid(args.scores.rows()),
-              kThreads, 0, args);
+  cuda::start(stream, "count_ranks", count_ranks, cuda::grid(args.scores.rows()), kThreads, 0, args);
 }
 
 }  // namespace itemloom

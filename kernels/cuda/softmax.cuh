@@ -19,24 +19,18 @@ struct SoftmaxScale {
 };
 
 // Of a row, in every thread of its block: four columns a thread at a time, then over the block.
-template <int kThreads, bool kAligned>
+template <int kThreads>
 __device__ SoftmaxScale softmax_scale(const float* x, int64_t columns, float* shared) {
   SoftmaxScale own;
-  for (int64_t c = 4 * threadIdx.x; c < columns; c += 4 * kThreads) {
-    with_lanes<kAligned>(columns - c, [&](auto lanes) {
-      const Four values = lanes.load(x + c);
-      float top = own.top;
+  for (int64_t begin = RowFour<kThreads>::first_column(x); begin < columns; begin += 4 * kThreads) {
+    const Four values = RowFour<kThreads>(begin, columns).load(x, SoftmaxScale::kNothing);
+    float top = own.top;
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        if (lanes.holds(k)) top = fmaxf(top, values.at[k]);
-      }
-      own.sum *= SoftmaxScale::exp_over(own.top, top);
+    for (int k = 0; k < 4; ++k) top = fmaxf(top, values.at[k]);
+    own.sum *= SoftmaxScale::exp_over(own.top, top);
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        if (lanes.holds(k)) own.sum += SoftmaxScale::exp_over(values.at[k], top);
-      }
-      own.top = top;
-    });
+    for (int k = 0; k < 4; ++k) own.sum += SoftmaxScale::exp_over(values.at[k], top);
+    own.top = top;
   }
   SoftmaxScale scale;
   // Unlike cuda::Max, fmaxf gives all threads the same beside a NaN.

@@ -72,16 +72,18 @@ __device__ inline void sort_keys(uint64_t* keys, int64_t count) {
   }
 }
 
+using Columns = cuda::RowFour<kThreads>;
+
 // The candidates of a row, best first after keep_best().
 struct Candidates {
   uint64_t* keys;
   int* count;  // in shared memory
   int64_t capacity, wanted;
 
-  __device__ void collect(const cuda::Four& scores, int64_t column, float worst) const {
+  __device__ void collect(const cuda::Four& scores, const Columns& columns, float worst) const {
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-      if (scores.at[k] > worst) keys[atomicAdd(count, 1)] = key_of(scores.at[k], column + k);
+      if (scores.at[k] > worst) keys[atomicAdd(count, 1)] = key_of(scores.at[k], columns.column(k));
     }
   }
   // Returns the score that a later column must beat. All threads have passed a barrier since the last collect().
@@ -94,36 +96,22 @@ struct Candidates {
   }
 };
 
-// Columns that are not there get kNever, which is never taken.
-template <bool kAligned>
-__device__ cuda::Four load_scores(const float* row, int64_t column, int64_t columns) {
-  cuda::Four scores{{kNever, kNever, kNever, kNever}};
-  if (column < columns) {
-    cuda::with_lanes<kAligned>(columns - column, [&](auto lanes) {
-      const cuda::Four loaded = lanes.load(row + column);
-#pragma unroll
-      for (int k = 0; k < 4; ++k) scores.at[k] = lanes.holds(k) ? loaded.at[k] : kNever;
-    });
-  }
-  return scores;
-}
-
-template <bool kAligned>
 __device__ void collect_row(const float* row, int64_t columns, const Candidates& candidates) {
   float worst = kNever;
-  for (int64_t begin = 4 * threadIdx.x; begin - 4 * threadIdx.x < columns; begin += kSteps * kStep) {
+  for (int64_t begin = Columns::first_column(row); begin < columns; begin += kSteps * kStep) {
+    // Columns that are not there get kNever, which is never taken.
     cuda::Four scores[kSteps];
     bool any = false;
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
-      scores[step] = load_scores<kAligned>(row, begin + step * kStep, columns);
+      scores[step] = Columns(begin + step * kStep, columns).load(row, kNever);
 #pragma unroll
       for (int k = 0; k < 4; ++k) any = any || scores[step].at[k] > worst;
     }
     if (!__syncthreads_or(any)) continue;
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
-      candidates.collect(scores[step], begin + step * kStep, worst);
+      candidates.collect(scores[step], Columns(begin + step * kStep, columns), worst);
       __syncthreads();
       const bool is_full = *candidates.count > candidates.capacity - kStep;
       __syncthreads();
@@ -132,7 +120,6 @@ __device__ void collect_row(const float* row, int64_t columns, const Candidates&
   }
 }
 
-template <bool kAligned>
 __global__ void best_of_rows(TopK args, int64_t capacity) {
   extern __shared__ uint64_t keys[];
   __shared__ int count;
@@ -140,7 +127,7 @@ __global__ void best_of_rows(TopK args, int64_t capacity) {
   const Candidates candidates{keys, &count, capacity, wanted};
   if (threadIdx.x == 0) count = 0;
   __syncthreads();
-  collect_row<kAligned>(args.scores.row(row), columns, candidates);
+  collect_row(args.scores.row(row), columns, candidates);
   candidates.keep_best();
   for (int64_t place = threadIdx.x; place < wanted; place += kThreads) {
     const bool is_there = place < count;
@@ -153,9 +140,8 @@ __global__ void best_of_rows(TopK args, int64_t capacity) {
 void collect_rows(CudaStream stream, const TopK& args) {
   const int64_t columns = args.scores.columns();
   const int64_t capacity = power_of_two(std::min(args.indices.columns(), columns) + kStep);
-  const bool aligned = columns % 4 == 0 && cuda::fours_aligned(args.scores.data());
-  cuda::start(stream, "top_k", aligned ? best_of_rows<true> : best_of_rows<false>, cuda::grid(args.scores.rows()),
-              kThreads, capacity * static_cast<int64_t>(sizeof(uint64_t)), args, capacity);
+  cuda::start(stream, "top_k", best_of_rows, cuda::grid(args.scores.rows()), kThreads,
+              capacity * static_cast<int64_t>(sizeof(uint64_t)), args, capacity);
 }
 
 // Of a column that is never taken; that of any other is less.
