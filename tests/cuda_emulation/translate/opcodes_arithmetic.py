@@ -27,7 +27,8 @@ def saturated_sum(f, i):
 
 
 @instruction('add sub', 'cc type=u32|s32|u64|s64')
-@instruction('addc subc', '?cc type=u32|s32|u64|s64')
+@instruction('addc', '?cc type=u32|u64')
+@instruction('subc', 'type=u32|u64')
 def sum_with_carry(f, i):
     a, b = _unsigned(f, i, 2)
     carry_in = 'thread.carry' if i.opcode in ('addc', 'subc') else 'false'
@@ -71,7 +72,7 @@ def multiply_add(f, i):
 
 
 @instruction('mad', 'half=lo|hi cc type=u32|s32|u64|s64')
-@instruction('madc', 'half=lo|hi ?cc type=u32|s32|u64|s64')
+@instruction('madc', 'half=hi ?cc type=u32|u64')
 def multiply_add_with_carry(f, i):
     unsigned, wide = CPP_TYPE[unsigned_of(i.type)], WIDE[i.type]
     a, b = (f.read(i[k], i.type) for k in (1, 2))
@@ -265,7 +266,7 @@ def _comparison(f, i):
     return f'({a} {COMPARE[i.get("compare")]} {b})'
 
 
-@instruction('setp', f'compare=eq|ne ?boolean=and|or|xor type={BITS}',
+@instruction('setp', 'compare=eq|ne ?boolean=and|or|xor type=b32|b64',
              f'compare={INTEGER_COMPARISONS} ?boolean=and|or|xor type={INTEGERS}',
              f'compare={FLOAT_COMPARISONS} ?boolean=and|or|xor ?ftz type=f32',
              f'compare={FLOAT_COMPARISONS} ?boolean=and|or|xor type=f64',
@@ -284,31 +285,25 @@ def set_predicate(f, i):
            f'{writes} }}'
 
 
-@instruction('set', f'compare={INTEGER_COMPARISONS} ?boolean=and|or|xor result=u32|s32|f32 type={INTEGERS}',
-             f'compare={FLOAT_COMPARISONS} ?boolean=and|or|xor ?ftz result=u32|s32|f32 type=f32|f64')
+@instruction('set', 'compare=lt|gt result=u32|f32 type=s32|f32')
 def set_value(f, i):
-    expression = _comparison(f, i)
-    if i.get('boolean'):
-        expression = f'({expression} {BOOLEAN[i.get("boolean")]} {f.read(i[3], "pred")})'
     result = i.get('result')
-    return f.write(i[0], result, f'{expression} ? {"1.0f : 0.0f" if result == "f32" else "0xffffffffu : 0u"}')
+    return f.write(i[0], result, f'{_comparison(f, i)} ? {"1.0f : 0.0f" if result == "f32" else "0xffffffffu : 0u"}')
 
 
-@instruction('selp', f'type={BITS}|{INTEGERS}|f32|f64')
+@instruction('selp', f'type={BITS}|u16|u32|u64|f32|f64')
 def select(f, i):
     a, b = f.read(i[1], i.type), f.read(i[2], i.type)
     return f.write(i[0], i.type, f'{f.read(i[3], "pred")} ? {a} : {b}')
 
 
-@instruction('slct', f'type={BITS}|{INTEGERS}|f32|f64 condition=s32',
-             f'?ftz type={BITS}|{INTEGERS}|f32|f64 condition=f32')
+@instruction('slct', f'type={BITS}|s32 condition=s32')
 def select_by_sign(f, i):
-    a, b, c = f.read(i[1], i.type), f.read(i[2], i.type), f.read(i[3], i.get('condition'))
-    zero = f'flush({c})' if i.get('ftz') else c
-    return f.write(i[0], i.type, f'{zero} >= 0 ? {a} : {b}')
+    a, b = f.read(i[1], i.type), f.read(i[2], i.type)
+    return f.write(i[0], i.type, f'{f.read(i[3], "s32")} >= 0 ? {a} : {b}')
 
 
-@instruction('mov', f'type={BITS}|{INTEGERS}|f32|f64|pred')
+@instruction('mov', f'type={BITS}|u16|u32|u64|s32|f32|f64|pred')
 def move(f, i):
     bytes_ = TYPE_BYTES[i.type]
     if i[0].startswith('{'):

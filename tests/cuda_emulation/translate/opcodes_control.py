@@ -81,21 +81,19 @@ def _barrier_numbers(f, operands):
     return f'{number}, {count}'
 
 
-@instruction('bar', 'sync', 'cta sync')
+@instruction('bar', 'sync')
 @instruction('barrier', 'sync ?aligned', 'cta sync ?aligned')
 def barrier(f, i):
     return f'{f.here()}block_barrier(thread, {_barrier_numbers(f, i.operands)});'
 
 
-@instruction('bar', 'arrive', 'cta arrive')
-@instruction('barrier', 'arrive ?aligned', 'cta arrive ?aligned')
+@instruction('bar', 'arrive')
 def barrier_arrive(f, i):
     return f'{f.here()}block_barrier_arrive(thread, {_barrier_numbers(f, i.operands)});'
 
 
-@instruction('bar', 'red op=popc type=u32', 'red op=and|or type=pred', 'cta red op=popc type=u32',
-             'cta red op=and|or type=pred')
-@instruction('barrier', '?cta red op=popc ?aligned type=u32', '?cta red op=and|or ?aligned type=pred')
+@instruction('bar', 'red op=popc type=u32', 'red op=and|or type=pred')
+@instruction('barrier', '?cta red op=popc ?aligned type=u32')
 def barrier_reduce(f, i):
     numbers = _barrier_numbers(f, i.operands[1:-1])
     call_ = f'block_barrier_{i.get("op")}(thread, {numbers}, {f.read(i[-1], "pred")})'

@@ -39,7 +39,7 @@ def float_arithmetic(f, i):
 
 
 @instruction('fma', f'round={ROUND} ?ftz ?sat type=f32', f'round={ROUND} type=f64')
-@instruction('mad', f'round={ROUND} ?ftz ?sat type=f32', f'round={ROUND} type=f64')
+@instruction('mad', 'round=rn type=f32')
 def fused_multiply_add(f, i):
     read = _reader(f, i, i.type)
     operands = f'{read(1)}, {read(2)}, {read(3)}'
@@ -92,7 +92,7 @@ def copy_sign(f, i):
     return f.write(i[0], i.type, f'std::copysign({f.read(i[2], i.type)}, {f.read(i[1], i.type)})')
 
 
-@instruction('testp', 'test=finite|infinite|number|notanumber|normal|subnormal type=f32|f64')
+@instruction('testp', 'test=finite|infinite|number|notanumber|normal|subnormal type=f32')
 def test_property(f, i):
     a = f.read(i[1], i.type)
     tests = {'finite': f'std::isfinite({a})', 'infinite': f'std::isinf({a})', 'number': f'!std::isnan({a})',
@@ -117,8 +117,8 @@ def float_extremum(f, i):
 @instruction('min max', '?ftz ?NaN type=f16|f16x2', '?NaN type=bf16|bf16x2')
 @instruction('fma', 'rn ?ftz ?sat type=f16|f16x2', 'rn type=bf16|bf16x2')
 @instruction('abs neg', '?ftz type=f16|f16x2', 'type=bf16|bf16x2')
-@instruction('ex2', 'approx type=f16|f16x2', 'approx ftz type=bf16|bf16x2')
-@instruction('tanh', 'approx type=f16|f16x2|bf16|bf16x2')
+@instruction('ex2', 'approx type=f16', 'approx ftz type=bf16')
+@instruction('tanh', 'approx type=f16|bf16')
 def half_arithmetic(f, i):
     if i.get('ftz') and HALF_CLASS[i.type] == 'Half':
         raise Refused(f'.ftz is not supported for {i.type}')

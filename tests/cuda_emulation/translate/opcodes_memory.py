@@ -6,7 +6,8 @@ from ptx_parser import TYPE_BYTES, Refused, vector_elements
 
 SPACE = 'global|shared|local|const|param|shared::cta|param::entry|param::func'
 STORED = 'global|shared|local|param|shared::cta|param::func'
-DATA = '?vector=v2|v4|v8 type=b8|b16|b32|b64|u8|u16|u32|u64|s8|s16|s32|s64|f32|f64'
+DATA = '?vector=v2|v4 type=b8|b16|b32|b64|u8|u16|u32|u64|f32|f64'
+LOADED = DATA + '|s8|s16|s32'
 EVICTION = ('?l1=L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate '
             '?l2=L2::evict_normal|L2::evict_first|L2::evict_last ?prefetch=L2::64B|L2::128B|L2::256B')
 SCOPE = 'cta|cluster|gpu|sys'
@@ -26,9 +27,9 @@ def _access(f, i, noted, address, bytes_, strong):
     return f'{f.here() if noted else ""}{{ unsigned char* const at = {address}; {note} '
 
 
-@instruction('ld', f'?order=weak|volatile ?space={SPACE} ?cache=ca|cg|cs|lu|cv {EVICTION} {DATA}',
-             f'order=relaxed|acquire scope={SCOPE} ?space={SPACE} {EVICTION} {DATA}',
-             f'space=global ?cache=ca|cg|cs nc {EVICTION} {DATA}')
+@instruction('ld', f'?order=weak|volatile ?space={SPACE} ?cache=ca|cg|cs|lu|cv {EVICTION} {LOADED}',
+             f'order=relaxed|acquire scope={SCOPE} ?space={SPACE} {EVICTION} {LOADED}',
+             f'space=global ?cache=ca|cg|cs nc {EVICTION} {LOADED}')
 def load(f, i):
     space, type_ = _space(i), i.type
     targets = vector_elements(i[0])
@@ -91,19 +92,19 @@ def fence(f, i):
 ORDER = f'?order=relaxed|acquire|release|acq_rel ?scope={SCOPE} ?space=global|shared|shared::cta'
 
 
-@instruction('atom red', f'{ORDER} op=add type=u32|s32|u64|s64|f32|f64', f'{ORDER} op=min|max type=u32|s32|u64|s64',
+@instruction('red', f'{ORDER} op=add|min|max type=u32', f'{ORDER} op=or type=b32')
+@instruction('atom', f'{ORDER} op=add type=u32|s32|u64|s64|f32|f64', f'{ORDER} op=min|max type=u32|s32|u64|s64',
              f'{ORDER} op=and|or|xor type=b32|b64', f'{ORDER} op=inc|dec type=u32',
-             f'{ORDER} op=add noftz type=f16|f16x2|bf16|bf16x2')
-@instruction('atom', f'{ORDER} op=exch type=b32|b64', f'{ORDER} op=cas type=b16|b32|b64')
+             f'{ORDER} op=add noftz type=f16|f16x2', f'{ORDER} op=exch type=b32|b64',
+             f'{ORDER} op=cas type=b16|b32|b64')
 def atomic(f, i):
     first = 1 if i.opcode == 'atom' else 0
     type_, operation = i.type, i.get('op')
     raw = f'b{8 * TYPE_BYTES[type_]}'
     address = f.address(i[first], _space(i))
-    if type_ in ('f16', 'f16x2', 'bf16', 'bf16x2'):
-        half = 'Half' if type_[0] == 'f' else 'BFloat16'
+    if type_ in ('f16', 'f16x2'):
         value = f.read(i[first + 1], raw)
-        call = f'atomic_half_add<{half}, {2 if type_.endswith("x2") else 1}>(thread, {address}, {value})'
+        call = f'atomic_half_add<Half, {2 if type_.endswith("x2") else 1}>(thread, {address}, {value})'
         result_type = raw
     else:
         values = ', '.join(f.read(operand, type_) for operand in i.operands[first + 1:])

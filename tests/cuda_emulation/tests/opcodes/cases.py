@@ -211,7 +211,11 @@ def comparison_cases():
     for name, same in unsigned.items():
         yield Case(f'setp.{name}.u32 %r, %a, %b;', 'u32 u32', 'pred', lambda a, b, h=relation[same]: h(a, b))
     for name in ('eq', 'ne'):
-        yield Case(f'setp.{name}.b32 %r, %a, %b;', 'b32 b32', 'pred', relation[name])
+        for type_ in ('b32', 'b64'):
+            yield Case(f'setp.{name}.{type_} %r, %a, %b;', f'{type_} {type_}', 'pred', relation[name])
+    for type_ in ('f32', 'f64'):
+        yield Case(f'mov.{type_} %r, %a;', type_, type_, lambda a: a)
+        yield Case(f'selp.{type_} %r, %a, %b, %c;', f'{type_} {type_} pred', type_, lambda a, b, c: a if c else b)
     combine = {'and': lambda x, c: x and c, 'or': lambda x, c: x or c, 'xor': lambda x, c: bool(x) != bool(c)}
     for name, join in combine.items():
         yield Case(f'setp.lt.{name}.s32 %r, %a, %b, %c;', 's32 s32 pred', 'pred',

@@ -72,8 +72,9 @@ def sign_and_extremum_cases():
                            lambda a, b, n=name, w=bool(nan), t=type_: extremum_of(t, n, w, a, b))
     yield Case('abs.ftz.f32 %r, %a;', 'f32', 'f32', lambda a: flushed(a & 0x7fffffff, SINGLE))
     yield Case('neg.ftz.f32 %r, %a;', 'f32', 'f32', lambda a: flushed(a ^ 0x80000000, SINGLE))
-    yield Case('max.ftz.f32 %r, %a, %b;', 'f32 f32', 'f32',
-               lambda a, b: extremum(SINGLE, 'max', False, flushed(a, SINGLE), flushed(b, SINGLE)))
+    for name in ('min', 'max'):
+        yield Case(f'{name}.ftz.f32 %r, %a, %b;', 'f32 f32', 'f32',
+                   lambda a, b, n=name: extremum(SINGLE, n, False, flushed(a, SINGLE), flushed(b, SINGLE)))
     yield Case('copysign.f32 %r, %a, %b;', 'f32 f32', 'f32', lambda a, b: b & 0x7fffffff | a & 0x80000000)
     yield Case('copysign.f64 %r, %a, %b;', 'f64 f64', 'f64', lambda a, b: b & (1 << 63) - 1 | a & 1 << 63)
     tests = {'finite': math.isfinite, 'infinite': math.isinf, 'number': lambda x: not math.isnan(x),
