@@ -284,7 +284,7 @@ TEST_CASE("a GPU that is too small for the parameters says so and leaves the fol
     if (ranks > 1 && !test::has_mpirun()) continue;
     CAPTURE(ranks);
     const std::string run = "run" + std::to_string(ranks);
-    const Words more = test::settings({"device=cuda", "model.hidden_size=1024", "training.threads=1"});
+    const Words more = test::settings({"device=cuda", "model.hidden_size=1024", "model.heads=8", "training.threads=1"});
     const Words command = ranks > 1 ? test::in_ranks(ranks, job.train(run, more)) : job.train(run, more);
     const test::ProcessResult result =
         test::Process(command, "", test::kRankEnvironment + kFast + Words{"CUDA_EMULATION_DEVICE_MB=70"}).wait();
