@@ -22,8 +22,7 @@ using test::Job;
 using test::operator+;
 using test::Words;
 
-// Memory checks of every access are for the tests of kernels: here all of the program runs.
-const Words kFast = {"CUDA_EMULATION_CHECK=0", "CUDA_EMULATION_DEVICES=2"};
+const Words kTwoGpus = {"CUDA_EMULATION_DEVICES=2"};
 
 const Words kResume = {"--resume"};
 
@@ -32,7 +31,7 @@ std::string train(const Job& job, const std::string& run, const std::string& dev
                   int ranks = 1, const Words& environment = {}) {
   const Words settings =
       test::settings({"device=" + device, "training.threads=1", "training.epochs=" + std::to_string(epochs)});
-  return job.trained(ranks, run, settings + more, kFast + environment);
+  return job.trained(ranks, run, settings + more, kTwoGpus + environment);
 }
 
 // That a run is evaluated alike on both devices, to `margin`.
@@ -161,7 +160,7 @@ TEST_CASE("graphs and a wait for every kernel are refused together before anythi
   const Job job;
   const test::ProcessResult result =
       test::Process(job.train("run", test::settings({"device=cuda", "training.cuda_graphs=true"})), "",
-                    kFast + Words{"ITEMLOOM_CUDA_SYNC=1"})
+                    kTwoGpus + Words{"ITEMLOOM_CUDA_SYNC=1"})
           .wait();
   INFO(result.error);
   REQUIRE(result.exit_code == 1);
@@ -202,7 +201,7 @@ TEST_CASE("a rank with a GPU that is killed in the middle of steps ends the othe
   if (!test::has_mpirun()) return;
   const Job job;
   const Words more = test::settings({"device=cuda", "training.threads=1", "training.epochs=100000"});
-  test::Process process(test::in_ranks(2, job.train("run", more)), "", test::kRankEnvironment + kFast);
+  test::Process process(test::in_ranks(2, job.train("run", more)), "", test::kRankEnvironment + kTwoGpus);
   while (process.running() && !std::filesystem::exists(job.path("run/checkpoint-last.h5"))) usleep(2000);
   const std::vector<pid_t> ranks = process.children(ITEMLOOM_BINARY);
   REQUIRE(ranks.size() == 2);
@@ -220,7 +219,7 @@ TEST_CASE("steps without a finite gradient end a run on a GPU, which says up to 
   const Job job;
   const Words more = test::settings({"device=cuda", "training.threads=1", "optimizer.learning_rate=1e30",
                                      "optimizer.clip_norm=0", "training.max_skipped_steps=2", "training.batch_size=8"});
-  const test::ProcessResult gpu = test::Process(job.train("gpu", more), "", kFast).wait();
+  const test::ProcessResult gpu = test::Process(job.train("gpu", more), "", kTwoGpus).wait();
   const test::ProcessResult cpu = test::Process(job.train("cpu", more + test::settings({"device=cpu"})), "").wait();
   INFO(gpu.error);
   REQUIRE(gpu.exit_code == 1);
@@ -248,7 +247,7 @@ TEST_CASE("a connection between GPUs that breaks ends the run with NCCL's words"
     const Words more = test::settings({"device=cuda", "training.threads=1", "training.rank_timeout=30"}) +
                        test::settings({"optimizer.sharded=" + sharded});
     const Words environment =
-        test::kRankEnvironment + kFast + Words{"CUDA_EMULATION_NCCL_ERROR=" + place, "CUDA_EMULATION_SEED=" + seed};
+        test::kRankEnvironment + kTwoGpus + Words{"CUDA_EMULATION_NCCL_ERROR=" + place, "CUDA_EMULATION_SEED=" + seed};
     const test::ProcessResult result = test::Process(test::in_ranks(2, job.train("run", more)), "", environment).wait();
     INFO(result.error);
     REQUIRE(result.exit_code != 0);
@@ -265,7 +264,7 @@ TEST_CASE("a GPU that is too small says before the first step what to turn down"
       test::settings({"device=cuda", "model.hidden_size=256", "model.layers=4", "training.batch_size=120",
                       "training.micro_batch_tokens=100000", "training.threads=1"});
   const test::ProcessResult result =
-      test::Process(job.train("run", more), "", kFast + Words{"CUDA_EMULATION_DEVICE_MB=160"}).wait();
+      test::Process(job.train("run", more), "", kTwoGpus + Words{"CUDA_EMULATION_DEVICE_MB=160"}).wait();
   INFO(result.error);
   REQUIRE(result.exit_code == 1);
   REQUIRE(result.error.find("the activations of the largest step need ") != std::string::npos);
@@ -287,7 +286,7 @@ TEST_CASE("a GPU that is too small for the parameters says so and leaves the fol
     const Words more = test::settings({"device=cuda", "model.hidden_size=1024", "model.heads=8", "training.threads=1"});
     const Words command = ranks > 1 ? test::in_ranks(ranks, job.train(run, more)) : job.train(run, more);
     const test::ProcessResult result =
-        test::Process(command, "", test::kRankEnvironment + kFast + Words{"CUDA_EMULATION_DEVICE_MB=70"}).wait();
+        test::Process(command, "", test::kRankEnvironment + kTwoGpus + Words{"CUDA_EMULATION_DEVICE_MB=70"}).wait();
     INFO(result.error);
     REQUIRE(result.exit_code == 1);
     REQUIRE(result.error.find("parameters, gradients and the optimizer's state need ") != std::string::npos);
@@ -320,7 +319,7 @@ TEST_CASE("a GPU that is too small for a validation says so before the first ste
   const std::string table = test::Process(plan, "").wait().out;
   const double least = test::planned(table, "together ") - test::planned(table, "validation ") / 2;
   const std::string memory = "CUDA_EMULATION_DEVICE_MB=" + std::to_string(static_cast<int>(least));
-  const test::ProcessResult result = test::Process(job.train("run", more), "", kFast + Words{memory}).wait();
+  const test::ProcessResult result = test::Process(job.train("run", more), "", kTwoGpus + Words{memory}).wait();
   INFO(table << memory << "\n" << result.error);
   REQUIRE(result.exit_code == 1);
   REQUIRE(result.error.find("the scores and layers of a validation need ") != std::string::npos);
