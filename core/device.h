@@ -166,8 +166,8 @@ class DeviceMark {
 
   // Behind all that the device has been told until now.
   void set();
-  // Returns when the device has come there. Throws Error when something went wrong on it. What goes wrong between it and
-  // those of other ranks is noticed elsewhere (ExchangeBuffer::check_health).
+  // Returns when the device has come there. Throws Error when something went wrong on it. What goes wrong between it
+  // and those of other ranks is noticed elsewhere (ExchangeBuffer::check_health).
   void wait() const;
   // From an earlier mark to this one, both of which the device has come to.
   double seconds_since(const DeviceMark& earlier) const;
