@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <tuple>
 
 #include "core/check.h"
@@ -188,8 +187,7 @@ void RankWatch::end(const Verdict& verdict, const std::vector<Seen>& seen) const
     std::this_thread::sleep_for(kRound);
   }
   if (!host_has_spoken()) {
-    std::fprintf(stderr, "itemloom: %s, so this run ends: %s\n", verdict.reason.c_str(),
-                 positions(verdict.rank).c_str());
+    report_error(join_message(verdict.reason, ", so this run ends: ", positions(verdict.rank)));
   }
   status(rank_).end.store(RankEnd::kByWatch);
   _exit(1);
