@@ -95,8 +95,12 @@ FORMULAS = {
     # a (m, k), b (k, n), bias, c (m, n) where it is added into; c, of `out` bytes
     "cublasLtMatmul": lambda m, n, k, e, out, accumulate=False, bias=False: (
         (m * k + k * n) * e + m * n * out * (1 + accumulate) + n * e * bias, 2 * m * n * k),
-    # logits; dz. The second reading of a row is the cache's.
+    # logits; dz. The second reading of a row is the cache's. With targets and losses, or with tops, sums and targets.
     "masked_item_loss_rows": lambda r, c, e: (r * c * (4 + e) + 12 * r, 6 * r * c),
+    "masked_item_loss_scan": lambda r, c: (r * c * 4 + 16 * r, 3 * r * c),
+    "masked_item_loss_gradients": lambda r, c, e: (r * c * (4 + e) + 12 * r, 3 * r * c),
+    # sums; dhidden twice
+    "masked_item_loss_add": lambda n, e: (n * (4 + 2 * e), n),
     # losses of rows
     "masked_item_loss_sum": lambda r: (4 * r, r),
     # bias; c
@@ -217,17 +221,41 @@ class Calls:
         self(f"attention_query_gradients{kind}", **arguments)
         self(f"attention_key_gradients{kind}", **arguments)
 
+    def loss_tile(self, masked):
+        """loss_tile() of kernels/masked_item_loss.h: rows and items."""
+        c, items, e = self.shape.hidden, self.shape.items, self.e
+        logit, step, most = (4 if e == 4 else 4 + e), 32 // e, 1 << 30
+        rows = min(masked, max(16, min(1024, most // (up(items, step) * step * logit))))
+        cut_rows = min(masked, max(16, most // (1024 * logit)))
+        cut_items = max(most // (cut_rows * logit), 1024) // step * step
+        if rows == masked or cut_items >= items:
+            return rows, items
+        balance = {"fp32": 10, "tf32": 75, "bf16": 150}[self.precision]
+        cut_bytes = 4 + 2 * c / balance + c * (3 * e + 8) * (1 / cut_rows + 1 / cut_items)
+        return (cut_rows, cut_items) if cut_bytes < c * (2 * e + 8) / rows else (rows, items)
+
     def loss(self, masked):
-        """kernels/cuda/masked_item_loss.cu: logits, and dz beside them where it is bf16, in chunks of up to 1 GiB."""
+        """kernels/cuda/masked_item_loss.cu: tiles of logits, and of dz beside them where it is bf16, of up to 1 GiB."""
         c, items = self.shape.hidden, self.shape.items
-        row_bytes = up(items, 16 // self.e) * (16 // self.e) * (4 if self.e == 4 else 4 + self.e)
-        chunk = min(masked, max(16, min(1024, (1 << 30) // row_bytes)))
-        for rows in [chunk] * (masked // chunk) + [masked % chunk] * (masked % chunk > 0):
-            self.product(rows, items, c, out=4, bias=True)
-            self("masked_item_loss_rows", r=rows, c=items, e=self.e)
-            self.product(rows, c, items, accumulate=True)
-            self.product(items, c, rows, out=4, accumulate=True)
-            self("add_partials", count=rows, c=items, e=self.e)
+        most_rows, most_items = self.loss_tile(masked)
+        cut = most_items < items
+
+        def pieces(count, most):
+            return [most] * (count // most) + [count % most] * (count % most > 0)
+
+        for rows in pieces(masked, most_rows):
+            for launch in ("scan", "gradients") if cut else ("rows",):
+                for tile_items in pieces(items, most_items):
+                    self.product(rows, tile_items, c, out=4, bias=True)
+                    self(f"masked_item_loss_{launch}", r=rows, c=tile_items,
+                         **({} if launch == "scan" else {"e": self.e}))
+                    if launch == "scan":
+                        continue
+                    self.product(rows, c, tile_items, accumulate=True, **({"out": 4} if cut else {}))
+                    self.product(tile_items, c, rows, out=4, accumulate=True)
+                    self("add_partials", count=rows, c=tile_items, e=self.e)
+            if cut and self.e == 2:
+                self("masked_item_loss_add", n=rows * c, e=self.e)
         self("masked_item_loss_sum", r=masked)
 
 

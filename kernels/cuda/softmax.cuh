@@ -16,6 +16,11 @@ struct SoftmaxScale {
 
   // exp(x - to), also where both are -infinity.
   static __device__ float exp_over(float x, float to) { return x == kNothing ? 0.0f : expf(x - to); }
+  // Of all numbers of both.
+  static __device__ SoftmaxScale of_both(const SoftmaxScale& a, const SoftmaxScale& b) {
+    const float top = fmaxf(a.top, b.top);
+    return {top, a.sum * exp_over(a.top, top) + b.sum * exp_over(b.top, top)};
+  }
 };
 
 // Of a row, in every thread of its block: four columns a thread at a time, then over the block.

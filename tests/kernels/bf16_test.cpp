@@ -466,6 +466,7 @@ namespace {
 struct LossCase {
   int64_t rows, items, columns;
   bool with_bias, gradients;
+  int64_t most_tile_bytes = kMostLossTileBytes;
 };
 
 struct LossResults {
@@ -505,8 +506,8 @@ LossResults expected_loss(const LossCase& options, const Numbers& hidden, const 
 }
 
 Numbers test_loss(Device& device, const LossCase& options) {
-  const auto [rows, items, columns, with_bias, gradients] = options;
-  CAPTURE(rows, items, columns, with_bias, gradients);
+  const auto [rows, items, columns, with_bias, gradients, most_tile_bytes] = options;
+  CAPTURE(rows, items, columns, with_bias, gradients, most_tile_bytes);
   Guarded<Bf16> hidden(rows * columns, 1), table(items * columns, 3), dhidden(rows * columns, 1);
   Guarded<float> bias(items, 1), row_losses(rows, 1), dtable(items * columns, 5), dbias(items, 3);
   Guarded<int32_t> targets(rows, 1);
@@ -532,7 +533,8 @@ Numbers test_loss(Device& device, const LossCase& options) {
                                    .loss = loss.vector(),
                                    .dhidden = gradients ? dhidden.matrix(rows, columns) : Matrix<Bf16>::none(),
                                    .dtable = gradients ? dtable.matrix(items, columns) : Matrix<float>::none(),
-                                   .dbias = gradients && with_bias ? dbias.vector() : Vector<float>::none()});
+                                   .dbias = gradients && with_bias ? dbias.vector() : Vector<float>::none(),
+                                   .most_tile_bytes = most_tile_bytes});
   REQUIRE(std::abs(loss[0] - exact.loss) <= 1e-5 * std::max(1.0, std::abs(exact.loss)));
   const auto require_close = [](const Numbers& actual, const Numbers& plain, const Numbers& exact) {
     REQUIRE(worst_error(actual, exact) <= 2 * worst_error(plain, exact) + 1e-5);
@@ -550,12 +552,15 @@ Numbers test_loss(Device& device, const LossCase& options) {
 }  // namespace
 
 TEST_CASE("the masked-item loss of bf16 has fp32 logits and is as exact as a plain version", "[bf16][device]") {
+  constexpr int64_t kCutTile = int64_t{40} * 1024 * 6;
+  REQUIRE(loss_tile<Bf16>(60, 2300, 96, false, kCutTile).items == 1024);
   for (const LossCase& options : {LossCase{0, 5, 4, true, true},
                                   {1, 1, 3, true, true},
                                   {33, 200, 65, true, true},
                                   {31, 33, 64, false, true},
                                   {1100, 45, 8, true, true},
-                                  {20, 31, 16, true, false}}) {
+                                  {20, 31, 16, true, false},
+                                  {60, 2300, 96, true, true, kCutTile}}) {
     same_twice([&](Device& device) { return test_loss(device, options); });
   }
 }

@@ -18,6 +18,7 @@ struct Case {
   bool gradients = true;
   float spread = 1;     // of the hidden rows: logits reach about spread * columns / 3
   int64_t filling = 0;  // the last rows, which ask for nothing
+  int64_t most_tile_bytes = kMostLossTileBytes;
 };
 
 struct Reference {
@@ -69,6 +70,7 @@ class Problem {
                             .dhidden = gradients ? dhidden_.matrix(case_.rows, case_.columns) : Matrix<float>::none(),
                             .dtable = gradients ? dtable_.matrix(case_.items, case_.columns) : Matrix<float>::none(),
                             .dbias = gradients && case_.with_bias ? dbias_.vector() : Vector<float>::none(),
+                            .most_tile_bytes = case_.most_tile_bytes,
                         });
   }
 
@@ -191,6 +193,46 @@ TEST_CASE("the masked-item loss goes on over several row chunks and item tiles",
     verify(device, {.rows = 9, .items = 12101, .columns = 16});
     verify(device, {.rows = 40, .items = 3416, .columns = 128});
   });
+}
+
+TEST_CASE("rows that are cut into tiles of items have the same loss and gradients", "[masked_item_loss][device]") {
+  test::on_every_device([](Device& device) {
+    // Logits of up to about 30, so that a few items of each row have nearly all of its softmax.
+    for (Case options : {Case{.rows = 100, .items = 3416, .columns = 96, .spread = 3},
+                         {.rows = 41, .items = 2049, .columns = 128, .with_bias = false, .spread = 3},
+                         {.rows = 100, .items = 2050, .columns = 96, .gradients = false, .spread = 3},
+                         {.rows = 45, .items = 2500, .columns = 96, .spread = 3, .filling = 3}}) {
+      options.most_tile_bytes = int64_t{40} * 1024 * 4;
+      const LossTile tile =
+          loss_tile<float>(options.rows, options.items, options.columns, false, options.most_tile_bytes);
+      REQUIRE((tile.rows == 40 && tile.items == 1024 && tile.stride == 1024));
+      verify(device, options, 2e-5);
+    }
+  });
+}
+
+TEST_CASE("a loss's rows are cut where that moves fewer bytes", "[masked_item_loss]") {
+  const auto tile_of = [](int64_t rows, int64_t items, int64_t columns, int64_t most_bytes = kMostLossTileBytes) {
+    const LossTile tile = loss_tile<float>(rows, items, columns, false, most_bytes);
+    return std::vector<int64_t>{tile.rows, tile.items, tile.stride};
+  };
+  const auto bf16_tile_of = [](int64_t rows, int64_t items, int64_t columns) {
+    const LossTile tile = loss_tile<Bf16>(rows, items, columns, false, kMostLossTileBytes);
+    return std::vector<int64_t>{tile.rows, tile.items, tile.stride};
+  };
+  using Extents = std::vector<int64_t>;
+  REQUIRE(tile_of(0, 5, 4) == Extents{0, 5, 8});
+  REQUIRE(tile_of(5000, 3416, 64) == Extents{1024, 3416, 3416});
+  REQUIRE(bf16_tile_of(5000, 12101, 64) == Extents{1024, 12101, 12112});
+  // 268 rows of a million logits take 1 GiB; 26 of ten million, whose table would come by 193 times.
+  REQUIRE(tile_of(5000, 1'000'000, 64) == Extents{268, 1'000'000, 1'000'000});
+  REQUIRE(tile_of(26, 10'000'000, 64) == Extents{26, 10'000'000, 10'000'000});
+  REQUIRE(tile_of(5000, 10'000'000, 64) == Extents{5000, 53680, 53680});
+  // In bf16 computing costs less.
+  REQUIRE(tile_of(5000, 1'000'000, 256) == Extents{268, 1'000'000, 1'000'000});
+  REQUIRE(bf16_tile_of(5000, 1'000'000, 256) == Extents{5000, 35776, 35776});
+  // More rows than a tile of 1,024 items has.
+  REQUIRE(tile_of(500'000, 10'000'000, 64) == Extents{262144, 1024, 1024});
 }
 
 TEST_CASE("the masked-item loss without gradients leaves them alone", "[masked_item_loss][device]") {
