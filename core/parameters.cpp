@@ -57,11 +57,12 @@ void ParameterStore::allocate(Device& device, uint64_t seed) {
 }
 
 void ParameterStore::allocate(Device& device, uint64_t seed, Vector<float> values, Vector<float> gradients) {
-  CHECK(values.size() == size_ && gradients.size() == size_, "the store has ", size_, " floats, its buffers ",
-        values.size(), " and ", gradients.size());
+  CHECK(values.size() == size_ && (!gradients || gradients.size() == size_), "the store has ", size_,
+        " floats, its buffers ", values.size(), " and ", gradients.size());
   values_ = values;
   gradients_ = gradients;
   for (const ParameterInfo& info : infos_) {
+    if (!gradients_) break;
     gradient_slots_.push_back(
         {.data = gradients_.data() + info.offset, .parameter = static_cast<int32_t>(gradient_slots_.size())});
   }
@@ -86,7 +87,7 @@ Tensor ParameterStore::tensor(int index) const {
   const ParameterInfo& info = infos_[static_cast<size_t>(index)];
   CHECK(values_, "parameter ", info.name, " is used before the store was allocated");
   float* value = values_.data() + info.offset;
-  Gradient* gradient = &gradient_slots_[static_cast<size_t>(index)];
+  Gradient* gradient = gradients_ ? &gradient_slots_[static_cast<size_t>(index)] : nullptr;
   const Bf16* bf16_copy = bf16_values_ ? bf16_values_.data() + info.offset : nullptr;
   if (info.shape.size() == 1) return Tensor(value, info.shape[0], gradient, bf16_copy);
   return Tensor(value, info.shape[0], info.shape[1], gradient, bf16_copy);

@@ -42,7 +42,8 @@ class ParameterStore {
   int64_t size() const { return size_; }
   // Takes the buffers of the device and fills in initial values.
   void allocate(Device& device, uint64_t seed);
-  // With buffers of size() zeros that outlive the store, where other ranks see them for one.
+  // With buffers of size() zeros that outlive the store, where other ranks see them for one. Without gradients, none(),
+  // nothing can be differentiated.
   void allocate(Device& device, uint64_t seed, Vector<float> values, Vector<float> gradients);
 
   Tensor tensor(int index) const;

@@ -147,9 +147,9 @@ std::unique_ptr<OpenedRun> open_run(const std::string& path, const std::string& 
   run->device = std::make_unique<Device>(kind, ordinal, precision_on(kind, run->config.training));
   run->dataset = run_dataset(folder, run->config.data);
   run->split = make_split(run->dataset, run->config.data, part);
-  run->instance =
-      std::make_unique<ModelInstance>(*run->device, run->config.model, run->dataset.item_count(),
-                                      run->config.data.max_length, static_cast<uint64_t>(run->config.training.seed));
+  run->instance = std::make_unique<ModelInstance>(*run->device, run->config.model, run->dataset.item_count(),
+                                                  run->config.data.max_length,
+                                                  static_cast<uint64_t>(run->config.training.seed), false);
   CheckpointState state;
   HostImage parameters(*run->device, run->instance->parameters().values());
   state.parameters = tensors_of(run->instance->parameters(), parameters.floats());

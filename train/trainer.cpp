@@ -16,16 +16,16 @@ std::unique_ptr<ExchangeBuffer> make_buffer(Device& device, Communicator& commun
 }  // namespace
 
 ModelInstance::ModelInstance(Device& device, const ModelConfig& config, int64_t items, int64_t max_length,
-                             uint64_t seed)
-    : ModelInstance(device, config, items, max_length, seed, *make_self_communicator(), false) {}
+                             uint64_t seed, bool gradients)
+    : ModelInstance(device, config, items, max_length, seed, *make_self_communicator(), false, gradients) {}
 
 ModelInstance::ModelInstance(Device& device, const ModelConfig& config, int64_t items, int64_t max_length,
-                             uint64_t seed, Communicator& communicator, bool shared_values)
+                             uint64_t seed, Communicator& communicator, bool shared_values, bool gradients)
     : device_(device), model_(Scope(parameters_), config, items, max_length) {
   const int64_t floats = parameters_.size();
   values_ = make_buffer(device, shared_values ? communicator : *make_self_communicator(), floats);
-  gradients_ = make_buffer(device, communicator, floats);
-  parameters_.allocate(device, seed, values_->values(), gradients_->values());
+  if (gradients) gradients_ = make_buffer(device, communicator, floats);
+  parameters_.allocate(device, seed, values_->values(), gradients ? gradients_->values() : Vector<float>::none());
 }
 
 void ModelInstance::values_changed() {

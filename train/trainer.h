@@ -25,11 +25,12 @@ namespace itemloom {
 // A model with its parameters, on a device.
 class ModelInstance {
  public:
-  // A model on its own.
-  ModelInstance(Device& device, const ModelConfig& config, int64_t items, int64_t max_length, uint64_t seed);
+  // A model on its own; without `gradients` it can only be asked.
+  ModelInstance(Device& device, const ModelConfig& config, int64_t items, int64_t max_length, uint64_t seed,
+                bool gradients = true);
   // A rank's model, whose gradients meet those of the other ranks; with `shared_values` its parameters do, too.
   ModelInstance(Device& device, const ModelConfig& config, int64_t items, int64_t max_length, uint64_t seed,
-                Communicator& communicator, bool shared_values);
+                Communicator& communicator, bool shared_values, bool gradients = true);
 
   const Bert4Rec& model() const { return model_; }
   ParameterStore& parameters() { return parameters_; }

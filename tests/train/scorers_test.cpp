@@ -132,6 +132,22 @@ TEST_CASE("item-kNN agrees with dense similarities for any number of threads", "
   }
 }
 
+TEST_CASE("a model without gradients gives the same scores, takes less memory and cannot be trained", "[scorers]") {
+  constexpr int64_t kItems = 40, kMaxLength = 6;
+  Device device;
+  ModelInstance trainable(device, small_model(), kItems, kMaxLength, 3);
+  ModelInstance asked(device, small_model(), kItems, kMaxLength, 3, false);
+  REQUIRE(trainable.parameters().gradients().size() == trainable.parameters().size());
+  REQUIRE_FALSE(asked.parameters().gradients());
+  const std::vector<int32_t> items = {3, 7, 21};
+  ModelScorer of_trainable(device, trainable.model(), kMaxLength), of_asked(device, asked.model(), kMaxLength);
+  REQUIRE(scores_of(of_asked, {view(items)}) == scores_of(of_trainable, {view(items)}));
+  Arena arena;
+  Tape tape(device, arena, Mode::kTraining);
+  const Tensor weight = asked.parameters().tensor(0);
+  REQUIRE_THROWS_WITH(tape.gradient_matrix(weight), "a tensor of (41, 16) has no gradient");
+}
+
 TEST_CASE("a row of model scores depends on its history alone", "[scorers]") {
   const int64_t items = 67, max_length = 12;
   Device device;
