@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes bert4rec.h5: logits, loss and every gradient of two tiny BERT4Rec models, as PyTorch computes them in double.
+"""Writes bert4rec.h5: logits, loss and every gradient of three tiny BERT4Rec models, as PyTorch computes them in double,
+and the errors that a plain bf16 version would make of them.
 
 The models are written in plain torch calls from the description in layers/models/bert4rec.h and share nothing with the
 C++ code but the parameter names. Needs torch, numpy and h5py. Run it from anywhere; the file lands beside the script.
@@ -15,6 +16,7 @@ V, C, HEADS, LAYERS, INNER, LENGTH = 13, 16, 2, 2, 24, 7
 SEQUENCES = [[3, 1, 12, 5], [7], [0, 2, 2, 9, 11, 4, 6], [8, 10, 1]]
 MASKED = [[1, 3], [0], [0, 2, 6], [2]]
 EPSILON = 1e-5
+STEPS, LEARNING_RATE = 20, 0.01
 
 CASES = {
     "pre": dict(norm="pre", activation="gelu", tied=True, transform=True, bias=True),
@@ -49,25 +51,51 @@ def parameters(case, rng):
     return values
 
 
+class Bf16(torch.autograd.Function):
+    """What is stored as bf16, and its gradient, too."""
+
+    @staticmethod
+    def forward(_, x):
+        return x.bfloat16().double()
+
+    @staticmethod
+    def backward(_, gradient):
+        return gradient.bfloat16().double()
+
+
+class Bf16Copy(torch.autograd.Function):
+    """The bf16 copy of a parameter whose gradient is fp32."""
+
+    @staticmethod
+    def forward(_, x):
+        return x.bfloat16().double()
+
+    @staticmethod
+    def backward(_, gradient):
+        return gradient
+
+
 def activation(x, kind):
     if kind == "relu":
         return F.relu(x)
     return F.gelu(x, approximate="tanh" if kind == "gelu_tanh" else "none")
 
 
-def forward(w, case):
+def forward(w, case, store=lambda x: x):
+    """Logits and loss; every result of an op, but the loss, goes through store()."""
+
     def linear(x, name):
-        return x @ w[name + ".weight"].T + w[name + ".bias"]
+        return store(x @ w[name + ".weight"].T + w[name + ".bias"])
 
     def norm(x, name):
-        return F.layer_norm(x, (C,), w[name + ".gamma"], w[name + ".beta"], EPSILON)
+        return store(F.layer_norm(x, (C,), w[name + ".gamma"], w[name + ".beta"], EPSILON))
 
     pre = case["norm"] == "pre"
     logits, targets = [], []
     for sequence, masked in zip(SEQUENCES, MASKED):
         items = torch.tensor([V if place in masked else item for place, item in enumerate(sequence)])
         positions = torch.arange(LENGTH - len(sequence), LENGTH)
-        x = w["item_embedding.weight"][items] + w["position_embedding.weight"][positions]
+        x = store(w["item_embedding.weight"][items] + w["position_embedding.weight"][positions])
         if not pre:
             x = norm(x, "embedding_norm")
         for layer in range(LAYERS):
@@ -75,29 +103,83 @@ def forward(w, case):
             h = norm(x, p + "attention_norm") if pre else x
             q, k, v = linear(h, p + "attention.qkv").chunk(3, dim=1)
             split = lambda t: t.reshape(len(sequence), HEADS, C // HEADS).transpose(0, 1)
-            scores = split(q) @ split(k).transpose(1, 2) / (C // HEADS) ** 0.5
-            attended = (torch.softmax(scores, -1) @ split(v)).transpose(0, 1).reshape(len(sequence), C)
-            x = x + linear(attended, p + "attention.output")
+            scores = store(split(q) @ split(k).transpose(1, 2) / (C // HEADS) ** 0.5)
+            attended = store(store(torch.softmax(scores, -1)) @ split(v)).transpose(0, 1).reshape(len(sequence), C)
+            x = store(x + linear(attended, p + "attention.output"))
             if not pre:
                 x = norm(x, p + "attention_norm")
             h = norm(x, p + "feed_forward_norm") if pre else x
-            h = linear(activation(linear(h, p + "feed_forward.inner"), case["activation"]), p + "feed_forward.outer")
-            x = x + h
+            h = store(activation(linear(h, p + "feed_forward.inner"), case["activation"]))
+            x = store(x + linear(h, p + "feed_forward.outer"))
             if not pre:
                 x = norm(x, p + "feed_forward_norm")
         x = x[masked]
         if pre:
             x = norm(x, "encoder.norm")
         if case["transform"]:
-            x = norm(activation(linear(x, "head.dense"), case["activation"]), "head.norm")
+            x = norm(store(activation(linear(x, "head.dense"), case["activation"])), "head.norm")
         table = w["item_embedding.weight"][:V] if case["tied"] else w["head.output.weight"]
         z = x @ table.T
         if case["bias"]:
             z = z + w["head.output_bias"]
-        logits.append(z)
+        logits.append(store(z))
         targets += [sequence[place] for place in masked]
     logits = torch.cat(logits)
     return logits, F.cross_entropy(logits, torch.tensor(targets), reduction="sum")
+
+
+def near(values, count):
+    """These parameters, and others within 1 % of them."""
+    rng = np.random.default_rng(1)
+    yield values
+    for _ in range(count):
+        yield {name: value * torch.tensor(1 + rng.uniform(-0.01, 0.01, value.shape)) for name, value in values.items()}
+
+
+def likely(errors):
+    """A version may be lucky: its error from these parameters or, where that is more, the root of the mean square of
+    those from others near them."""
+    return {name: max(error, np.mean([one[name] ** 2 for one in errors[1:]]) ** 0.5) for name, error in errors[0].items()}
+
+
+def bf16_loss(values, case):
+    return forward({name: Bf16Copy.apply(value) for name, value in values.items()}, case, Bf16.apply)[1]
+
+
+def exact_loss(values, case):
+    return forward(values, case)[1]
+
+
+def step_errors(values, case):
+    """Of a plain bf16 version: of the loss and of each parameter's gradient, by its norm."""
+    exact, plain = ({name: value.clone().requires_grad_() for name, value in values.items()} for _ in range(2))
+    loss, plain_loss = exact_loss(exact, case), bf16_loss(plain, case)
+    loss.backward()
+    plain_loss.backward()
+    errors = {name: (plain[name].grad - exact[name].grad).norm().item() for name in values}
+    return errors | {"loss": abs(plain_loss.item() - loss.item())}
+
+
+def train(values, case, loss_of):
+    """STEPS steps of Adam on the batch: the losses and the parameters after them."""
+    values = {name: value.clone().requires_grad_() for name, value in values.items()}
+    optimizer = torch.optim.Adam(values.values(), lr=LEARNING_RATE)
+    losses = []
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        loss = loss_of(values, case)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return np.array(losses), {name: value.detach() for name, value in values.items()}
+
+
+def training_errors(values, case):
+    """Of a plain bf16 version: of all losses and of each parameter in the end, by their norms."""
+    losses, exact = train(values, case, exact_loss)
+    plain_losses, plain = train(values, case, bf16_loss)
+    errors = {name: (plain[name] - exact[name]).norm().item() for name in values}
+    return errors | {"loss": np.linalg.norm(plain_losses - losses)}
 
 
 def main():
@@ -108,12 +190,19 @@ def main():
             w = parameters(case, rng)
             logits, loss = forward(w, case)
             loss.backward()
+            values = {parameter: value.detach() for parameter, value in w.items()}
+            errors = likely([step_errors(some, case) for some in near(values, 16)])
+            later_errors = likely([training_errors(some, case) for some in near(values, 8)])
             group = file.create_group(name)
             group["logits"] = logits.detach().numpy()
             group["loss"] = np.array([loss.item()])
             for parameter, value in w.items():
                 group[f"value/{parameter}"] = value.detach().numpy().astype(np.float32)
                 group[f"gradient/{parameter}"] = value.grad.numpy()
+                group[f"bf16_error/{parameter}"] = np.array([errors[parameter]])
+                group[f"bf16_error_after_steps/{parameter}"] = np.array([later_errors[parameter]])
+            group["bf16_error_of_loss"] = np.array([errors["loss"]])
+            group["bf16_error_of_losses"] = np.array([later_errors["loss"]])
 
 
 if __name__ == "__main__":
