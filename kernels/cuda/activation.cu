@@ -78,7 +78,8 @@ struct ForwardFours {
 
 template <bool kAligned, class Function, class T>
 __global__ void find_gradients(ActivationBackward<T> args, float* partials) {
-  __shared__ cuda::Four warp_sums[kWarps][cuda::kWarp];
+  // Written as fours: their elements one by one would be in the same bank for every eighth lane.
+  __shared__ float4 warp_sums[kWarps][cuda::kWarp];
   const int lane = threadIdx.x % cuda::kWarp, warp = threadIdx.x / cuda::kWarp;
   const int64_t columns = args.x.columns(), c = int64_t{blockIdx.y} * kTile + 4 * lane;
   const int64_t begin = blockIdx.x * kRows, end = min(begin + kRows, args.x.rows());
@@ -106,13 +107,15 @@ __global__ void find_gradients(ActivationBackward<T> args, float* partials) {
       add_rows(cuda::LooseFour{columns - c});
     }
   }
-  warp_sums[warp][lane] = sums;
+  warp_sums[warp][lane] = make_float4(sums.at[0], sums.at[1], sums.at[2], sums.at[3]);
   __syncthreads();
   const int64_t column = int64_t{blockIdx.y} * kTile + threadIdx.x;
   if (threadIdx.x >= kTile || column >= columns) return;
   float sum = 0;
 #pragma unroll
-  for (int from = 0; from < kWarps; ++from) sum += warp_sums[from][threadIdx.x / 4].at[threadIdx.x % 4];
+  for (int from = 0; from < kWarps; ++from) {
+    sum += reinterpret_cast<const float*>(&warp_sums[from][threadIdx.x / 4])[threadIdx.x % 4];
+  }
   partials[blockIdx.x * columns + column] = sum;
 }
 

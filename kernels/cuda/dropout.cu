@@ -1,4 +1,5 @@
-// One thread a chunk of eight columns of one row, which is what one Philox block decides on, in two halves of four.
+// One thread four columns of one row. A Philox block decides on eight, so that two threads draw each: a thread with all
+// eight would take the two halves of each sector of memory one after the other.
 // Products and sums are rounded one by one, as on the CPU: both devices give the same bits.
 #include "kernels/dropout.h"
 
@@ -8,25 +9,20 @@
 namespace itemloom {
 namespace cuda_dropout {
 
-constexpr int kThreads = 256;
 using cuda::KeptFour, cuda::kMaskColumns;
 
-// body(i, lanes, kept) for every four elements, i counting from the matrix's start.
-template <bool kAligned, class Body>
-__global__ void for_masked_rows(int64_t rows, int64_t columns, cuda::DropoutMask mask, Body body) {
-  const int64_t index = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  const int64_t row_chunks = block_count(columns, kMaskColumns);
-  const int64_t row = index / row_chunks, chunk = index % row_chunks;
-  if (row >= rows) return;
-  const PhiloxBlock words = mask.draw(row, chunk);
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const KeptFour kept = mask.kept(words, half == 1);
-    const int64_t column = chunk * kMaskColumns + 4 * half;
-    if (column >= columns) return;
-    cuda::with_lanes<kAligned>(columns - column, [&](auto lanes) { body(row * columns + column, lanes, kept); });
+// For body(i, lanes, kept), i counting from the matrix's start.
+template <class Body>
+struct DrawnKept {
+  int64_t columns;
+  cuda::DropoutMask mask;
+  Body body;
+  template <class Lanes>
+  __device__ void operator()(int64_t row, int64_t column, Lanes lanes) const {
+    const KeptFour kept = mask.kept(mask.draw(row, column / kMaskColumns), column % kMaskColumns != 0);
+    body(row * columns + column, lanes, kept);
   }
-}
+};
 
 // Where nothing is drawn.
 template <class Body>
@@ -89,9 +85,7 @@ void start(CudaStream stream, const char* name, const Arguments& args, Matrix<T>
   if (!mask.drops()) {
     return cuda::start_fours(stream, name, rows * columns, aligned, AllKept<Body>{body});
   }
-  cuda::start(stream, name, aligned && columns % 4 == 0 ? for_masked_rows<true, Body> : for_masked_rows<false, Body>,
-              cuda::grid(block_count(rows * block_count(columns, kMaskColumns), kThreads)), kThreads, 0, rows, columns,
-              mask, body);
+  cuda::start_fours_of_rows(stream, name, rows, columns, aligned, DrawnKept<Body>{columns, mask, body});
 }
 
 template <class T>

@@ -49,8 +49,8 @@ struct BagFours {
 };
 
 // What begins at a place of the sorted occurrences: a piece of `length` of them, or nothing (0). `partial` is the row
-// of partial sums it goes to, or -1 when it goes into the table.
-struct Piece {
+// of partial sums it goes to, or -1 when it goes into the table. Aligned, so that it is read and written at once.
+struct alignas(8) Piece {
   int32_t length;
   int32_t partial;
 };
