@@ -117,11 +117,12 @@ template <class T>
 T atomic_dec(ThreadContext& thread, void* at, T limit) {
   return atomic_update<T>(thread, at, [=](T old) { return old == 0 || old > limit ? limit : old - 1; });
 }
-template <class Type, int kLanes>
-uint32_t atomic_half_add(ThreadContext& thread, void* at, uint32_t value) {
-  using Raw = std::conditional_t<kLanes == 2, uint32_t, uint16_t>;
+// On one f16 (16 bits) or a pair (32 bits).
+template <class Raw>
+Raw atomic_half_add(ThreadContext& thread, void* at, Raw value) {
+  constexpr int kLanes = sizeof(Raw) / sizeof(uint16_t);
   return atomic_update<Raw>(
-      thread, at, [=](Raw old) { return static_cast<Raw>(half_apply<Type, kLanes, HalfOp::k_add>(old, value)); });
+      thread, at, [=](Raw old) { return static_cast<Raw>(half_apply<Half, kLanes, HalfOp::k_add>(old, value)); });
 }
 
 // ---- Asynchronous copies: they land as late as the program allows ----

@@ -180,15 +180,6 @@ cudaError_t start_copy(void* target, const void* source, const Shape& shape, cud
   return remember_error(copy_async(lock, copy, stream));
 }
 
-// Where in a __device__ variable a copy goes; nullptr, with the error remembered, when there is no such place.
-std::byte* symbol_piece(const void* symbol, size_t bytes, size_t offset) {
-  size_t symbol_bytes = 0;
-  auto* address = static_cast<std::byte*>(symbol_address(symbol, &symbol_bytes));
-  if (address && offset <= symbol_bytes && bytes <= symbol_bytes - offset) return address + offset;
-  remember_error(cudaErrorInvalidSymbol);
-  return nullptr;
-}
-
 }  // namespace
 
 extern "C" {
@@ -206,41 +197,12 @@ cudaError_t cudaMemcpy2D(void* target, size_t target_pitch, const void* source, 
   return start_copy(target, source, {width, height, target_pitch, source_pitch}, kind, nullptr);
 }
 
-cudaError_t cudaMemcpy2DAsync(void* target, size_t target_pitch, const void* source, size_t source_pitch, size_t width,
-                              size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
-  return start_copy(target, source, {width, height, target_pitch, source_pitch}, kind, &stream);
-}
-
-cudaError_t cudaMemcpyToSymbolAsync(const void* symbol, const void* source, size_t bytes, size_t offset,
-                                    cudaMemcpyKind kind, cudaStream_t stream) {
-  void* target = symbol_piece(symbol, bytes, offset);
-  return target ? cudaMemcpyAsync(target, source, bytes, kind, stream) : cudaErrorInvalidSymbol;
-}
-
 cudaError_t cudaMemcpyToSymbol(const void* symbol, const void* source, size_t bytes, size_t offset,
                                cudaMemcpyKind kind) {
-  void* target = symbol_piece(symbol, bytes, offset);
-  return target ? cudaMemcpy(target, source, bytes, kind) : cudaErrorInvalidSymbol;
-}
-
-cudaError_t cudaMemcpyFromSymbolAsync(void* target, const void* symbol, size_t bytes, size_t offset,
-                                      cudaMemcpyKind kind, cudaStream_t stream) {
-  const void* source = symbol_piece(symbol, bytes, offset);
-  return source ? cudaMemcpyAsync(target, source, bytes, kind, stream) : cudaErrorInvalidSymbol;
-}
-
-cudaError_t cudaMemcpyFromSymbol(void* target, const void* symbol, size_t bytes, size_t offset, cudaMemcpyKind kind) {
-  const void* source = symbol_piece(symbol, bytes, offset);
-  return source ? cudaMemcpy(target, source, bytes, kind) : cudaErrorInvalidSymbol;
-}
-
-cudaError_t cudaGetSymbolAddress(void** address, const void* symbol) {
-  *address = symbol_address(symbol, nullptr);
-  return *address ? cudaSuccess : remember_error(cudaErrorInvalidSymbol);
-}
-
-cudaError_t cudaGetSymbolSize(size_t* bytes, const void* symbol) {
-  return symbol_address(symbol, bytes) ? cudaSuccess : remember_error(cudaErrorInvalidSymbol);
+  size_t symbol_bytes = 0;
+  auto* address = static_cast<std::byte*>(symbol_address(symbol, &symbol_bytes));
+  const bool is_inside = address && offset <= symbol_bytes && bytes <= symbol_bytes - offset;
+  return is_inside ? cudaMemcpy(address + offset, source, bytes, kind) : remember_error(cudaErrorInvalidSymbol);
 }
 
 cudaError_t cudaMemsetAsync(void* target, int value, size_t bytes, cudaStream_t stream) {

@@ -7,8 +7,8 @@
 namespace cuda_emulation {
 
 // Calls that may make the host wait for a device: cudaStreamSynchronize, cudaDeviceSynchronize, cudaEventSynchronize,
-// cudaMemcpy, cudaMemcpy2D, asynchronous copies from or to pageable memory, cudaMalloc, cudaFree, and the allocation,
-// release, registration and unregistration of pinned memory.
+// cudaMemcpy, cudaMemcpy2D, asynchronous copies from or to pageable memory, cudaMalloc, cudaFree, and the allocation
+// and release of pinned memory.
 int64_t host_synchronisations();
 
 // Of these, cudaEventSynchronize for an event behind which the host has put more work into the stream: the device does
@@ -22,7 +22,7 @@ int64_t queries_without_work_behind();
 // Calls of cudaMalloc and cudaMallocAsync that gave memory.
 int64_t device_allocations();
 
-// Kernels launched, by the host or by the launch of a graph. What cuBLAS and NCCL would launch is not among them.
+// Kernels launched, by the host or by the launch of a graph. What cuBLASLt and NCCL would launch is not among them.
 int64_t kernel_launches();
 
 }  // namespace cuda_emulation

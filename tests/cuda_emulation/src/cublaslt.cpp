@@ -5,7 +5,6 @@
 #include <cstring>
 #include <mutex>
 
-#include "cublas_work.h"
 #include "handles.h"
 #include "internal.h"
 
@@ -46,15 +45,6 @@ cublasStatus_t take(Value& value, const void* buffer, size_t bytes) {
   if (!buffer || bytes != sizeof value) return CUBLAS_STATUS_INVALID_VALUE;
   std::memcpy(&value, buffer, bytes);
   return CUBLAS_STATUS_SUCCESS;
-}
-
-// An attribute that may be set to what it is anyway.
-template <class Value>
-cublasStatus_t take_only(Value only, const void* buffer, size_t bytes, const char* what) {
-  Value value{};
-  const cublasStatus_t status = take(value, buffer, bytes);
-  if (status == CUBLAS_STATUS_SUCCESS && value != only) report("not emulated", what);
-  return status;
 }
 
 [[noreturn]] void refuse_attribute(const char* of, int attribute) {
@@ -98,15 +88,29 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
 }
 
 const char* cublasLtGetStatusString(cublasStatus_t status) {
-  return status_text(status);
-}
-
-size_t cublasLtGetVersion() {
-  return CUBLAS_VERSION;
-}
-
-size_t cublasLtGetCudartVersion() {
-  return CUDART_VERSION;
+  switch (status) {
+    case CUBLAS_STATUS_SUCCESS:
+      return "success";
+    case CUBLAS_STATUS_NOT_INITIALIZED:
+      return "the library was not initialized";
+    case CUBLAS_STATUS_ALLOC_FAILED:
+      return "the resource allocation failed";
+    case CUBLAS_STATUS_INVALID_VALUE:
+      return "an unsupported value or parameter was passed to the function";
+    case CUBLAS_STATUS_ARCH_MISMATCH:
+      return "the function requires an architectural feature absent from the device";
+    case CUBLAS_STATUS_MAPPING_ERROR:
+      return "an access to GPU memory space failed";
+    case CUBLAS_STATUS_EXECUTION_FAILED:
+      return "the function failed to launch on the GPU";
+    case CUBLAS_STATUS_INTERNAL_ERROR:
+      return "an internal operation failed";
+    case CUBLAS_STATUS_NOT_SUPPORTED:
+      return "the requested functionality is not supported";
+    case CUBLAS_STATUS_LICENSE_ERROR:
+      return "the license check failed";
+  }
+  return "unrecognized status";
 }
 
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* handle, cublasComputeType_t compute_type,
@@ -128,24 +132,14 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t handle, cubla
   const auto description = Descriptions::instance().find(handle);
   if (!description) return CUBLAS_STATUS_INVALID_VALUE;
   switch (attribute) {
-    case CUBLASLT_MATMUL_DESC_COMPUTE_TYPE:
-      return take(description->compute_type, buffer, bytes);
-    case CUBLASLT_MATMUL_DESC_SCALE_TYPE:
-      return take(description->scale_type, buffer, bytes);
-    case CUBLASLT_MATMUL_DESC_POINTER_MODE:
-      return take_only<int32_t>(CUBLASLT_POINTER_MODE_HOST, buffer, bytes, "alpha and beta in device memory");
     case CUBLASLT_MATMUL_DESC_TRANSA:
       return take(description->transpose_a, buffer, bytes);
     case CUBLASLT_MATMUL_DESC_TRANSB:
       return take(description->transpose_b, buffer, bytes);
-    case CUBLASLT_MATMUL_DESC_TRANSC:
-      return take_only<int32_t>(CUBLAS_OP_N, buffer, bytes, "a transposed C");
     case CUBLASLT_MATMUL_DESC_EPILOGUE:
       return take(description->epilogue, buffer, bytes);
     case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
       return take(description->bias, buffer, bytes);
-    case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE:
-      return take(description->bias_type, buffer, bytes);
     default:
       refuse_attribute("matrix product", attribute);
   }
@@ -167,29 +161,6 @@ cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t handle) {
   return Layouts::instance().remove(handle);
 }
 
-cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t handle,
-                                                cublasLtMatrixLayoutAttribute_t attribute, const void* buffer,
-                                                size_t bytes) {
-  const auto layout = Layouts::instance().find(handle);
-  if (!layout) return CUBLAS_STATUS_INVALID_VALUE;
-  switch (attribute) {
-    case CUBLASLT_MATRIX_LAYOUT_TYPE:
-      return take(layout->type, buffer, bytes);
-    case CUBLASLT_MATRIX_LAYOUT_ORDER:
-      return take(layout->order, buffer, bytes);
-    case CUBLASLT_MATRIX_LAYOUT_ROWS:
-      return take(layout->rows, buffer, bytes);
-    case CUBLASLT_MATRIX_LAYOUT_COLS:
-      return take(layout->columns, buffer, bytes);
-    case CUBLASLT_MATRIX_LAYOUT_LD:
-      return take(layout->leading_dimension, buffer, bytes);
-    case CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT:
-      return take_only<int32_t>(1, buffer, bytes, "batches of matrices");
-    default:
-      refuse_attribute("matrix layout", attribute);
-  }
-}
-
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* handle) {
   if (!handle) return CUBLAS_STATUS_INVALID_VALUE;
   *handle = Preferences::instance().add({});
@@ -205,15 +176,10 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t h
                                                     size_t bytes) {
   const auto preference = Preferences::instance().find(handle);
   if (!preference) return CUBLAS_STATUS_INVALID_VALUE;
-  // There is one algorithm, which no mask or limit of waves forbids.
-  uint32_t ignored_mask = 0;
-  float ignored_waves = 0;
+  uint32_t ignored_mask = 0;  // there is one algorithm, which no mask forbids
   switch (attribute) {
-    case CUBLASLT_MATMUL_PREF_SEARCH_MODE:
     case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK:
       return take(ignored_mask, buffer, bytes);
-    case CUBLASLT_MATMUL_PREF_MAX_WAVES_COUNT:
-      return take(ignored_waves, buffer, bytes);
     case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES:
       return take(preference->workspace_bytes, buffer, bytes);
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES:

@@ -10,12 +10,10 @@ namespace cuda_emulation {
 struct MatmulDescription {
   cublasComputeType_t compute_type = CUBLAS_COMPUTE_32F;
   cudaDataType_t scale_type = CUDA_R_32F;
-  int32_t pointer_mode = CUBLASLT_POINTER_MODE_HOST;
   int32_t transpose_a = CUBLAS_OP_N;
   int32_t transpose_b = CUBLAS_OP_N;
   uint32_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
   std::byte* bias = nullptr;
-  int32_t bias_type = -1;  // as D
 };
 
 struct MatrixLayout {
@@ -23,7 +21,6 @@ struct MatrixLayout {
   uint64_t rows = 0;
   uint64_t columns = 0;
   int64_t leading_dimension = 0;
-  int32_t order = CUBLASLT_ORDER_COL;
 };
 
 struct MatmulPreference {

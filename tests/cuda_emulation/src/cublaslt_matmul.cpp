@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "cublas_work.h"
 #include "cublaslt.h"
+#include "cublaslt_work.h"
 #include "internal.h"
 
 using namespace cuda_emulation;
@@ -24,7 +24,7 @@ struct Algorithm {
 
   uint64_t magic = kMagic;
   uint64_t workspace_bytes = 0;
-  uint32_t signature = 0;  // of the types, transposes, orders and the epilogue that it was chosen for
+  uint32_t signature = 0;  // of the types, transposes and the epilogue that it was chosen for
   uint8_t alignment_a = 1, alignment_b = 1, alignment_c = 1, alignment_d = 1;
 };
 static_assert(sizeof(Algorithm) <= sizeof(cublasLtMatmulAlgo_t));
@@ -42,9 +42,7 @@ Matrix matrix_of(const MatrixLayout& layout, const void* data) {
   matrix.type = layout.type;
   matrix.rows = static_cast<int64_t>(layout.rows);
   matrix.columns = static_cast<int64_t>(layout.columns);
-  const bool is_by_columns = layout.order == CUBLASLT_ORDER_COL;
-  matrix.row_step = is_by_columns ? 1 : layout.leading_dimension;
-  matrix.column_step = is_by_columns ? layout.leading_dimension : 1;
+  matrix.column_step = layout.leading_dimension;
   return matrix;
 }
 
@@ -57,7 +55,6 @@ cublasStatus_t check_types(const Problem& problem) {
   if (description.scale_type != CUDA_R_32F) return CUBLAS_STATUS_NOT_SUPPORTED;
   switch (description.compute_type) {
     case CUBLAS_COMPUTE_32F:
-    case CUBLAS_COMPUTE_32F_PEDANTIC:
       return CUBLAS_STATUS_SUCCESS;
     case CUBLAS_COMPUTE_32F_FAST_TF32:
       return is_float ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
@@ -67,10 +64,9 @@ cublasStatus_t check_types(const Problem& problem) {
 }
 
 cublasStatus_t check_layout(const MatrixLayout& layout) {
-  if (layout.order != CUBLASLT_ORDER_COL && layout.order != CUBLASLT_ORDER_ROW) return CUBLAS_STATUS_NOT_SUPPORTED;
-  if (layout.rows == 0 || layout.columns == 0) return CUBLAS_STATUS_INVALID_VALUE;
-  const uint64_t least = layout.order == CUBLASLT_ORDER_COL ? layout.rows : layout.columns;
-  return layout.leading_dimension >= static_cast<int64_t>(least) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+  const bool is_one =
+      layout.rows > 0 && layout.columns > 0 && layout.leading_dimension >= static_cast<int64_t>(layout.rows);
+  return is_one ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
 }
 
 cublasStatus_t check_shapes(const Problem& problem) {
@@ -85,26 +81,14 @@ cublasStatus_t check_shapes(const Problem& problem) {
   const uint64_t m = turn_a ? problem.a.columns : problem.a.rows, k = turn_a ? problem.a.rows : problem.a.columns;
   const uint64_t n = turn_b ? problem.b.rows : problem.b.columns, k_of_b = turn_b ? problem.b.columns : problem.b.rows;
   const MatrixLayout &c = problem.c, &d = problem.d;
-  if (k != k_of_b || d.rows != m || d.columns != n || c.rows != m || c.columns != n) return CUBLAS_STATUS_INVALID_VALUE;
-  return c.order == d.order ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+  const bool fit = k == k_of_b && d.rows == m && d.columns == n && c.rows == m && c.columns == n;
+  return fit ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
 }
 
 cublasStatus_t check_epilogue(const Problem& problem) {
-  const MatmulDescription& description = problem.description;
-  switch (description.epilogue) {
-    case CUBLASLT_EPILOGUE_DEFAULT:
-      return CUBLAS_STATUS_SUCCESS;
-    case CUBLASLT_EPILOGUE_BIAS:
-    case CUBLASLT_EPILOGUE_BGRADA:
-    case CUBLASLT_EPILOGUE_BGRADB:
-      break;
-    default:
-      report("not emulated", "epilogue " + std::to_string(description.epilogue));
-  }
-  // NVIDIA's documentation leaves open along which of its sides a D by rows gets the bias.
-  if (problem.d.order != CUBLASLT_ORDER_COL) report("not emulated", "an epilogue of a D that lies by rows");
-  const bool is_type_of_d = description.bias_type == -1 || description.bias_type == problem.d.type;
-  return is_type_of_d ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+  const uint32_t epilogue = problem.description.epilogue;
+  const bool is_known = epilogue == CUBLASLT_EPILOGUE_DEFAULT || epilogue == CUBLASLT_EPILOGUE_BIAS;
+  return is_known ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
 cublasStatus_t check_problem(const Problem& problem) {
@@ -129,8 +113,7 @@ uint32_t signature_of(const Problem& problem) {
   const MatmulDescription& description = problem.description;
   for (const uint32_t part :
        {uint32_t(description.compute_type), uint32_t(description.transpose_a), uint32_t(description.transpose_b),
-        description.epilogue, uint32_t(problem.a.type), uint32_t(problem.d.type), uint32_t(problem.a.order),
-        uint32_t(problem.b.order), uint32_t(problem.d.order)}) {
+        description.epilogue, uint32_t(problem.a.type), uint32_t(problem.d.type)}) {
     hash = (hash ^ part) * 16777619u;
   }
   return hash;
@@ -164,16 +147,10 @@ struct Operands {
   const void *a, *b, *c, *d;
 };
 
-// Without an algorithm given, cuBLASLt looks for one that fits what it is called with.
-cublasStatus_t find_algorithm(const Problem& problem, const cublasLtMatmulAlgo_t* given, const Operands& operands,
+// The algorithm that the caller gives, if it fits what the product is called with.
+cublasStatus_t take_algorithm(const Problem& problem, const cublasLtMatmulAlgo_t* given, const Operands& operands,
                               size_t workspace_bytes, Algorithm& algorithm) {
-  if (!given) {
-    MatmulPreference preference;
-    preference.workspace_bytes = workspace_bytes;
-    preference.alignment_a = preference.alignment_b = preference.alignment_c = preference.alignment_d = 1;
-    algorithm = choose(problem, preference);
-    return CUBLAS_STATUS_SUCCESS;
-  }
+  if (!given) report("not emulated", "cublasLtMatmul without an algorithm");
   std::memcpy(static_cast<void*>(&algorithm), given, sizeof algorithm);
   if (algorithm.magic != Algorithm::kMagic || algorithm.signature != signature_of(problem) ||
       algorithm.workspace_bytes > workspace_bytes) {
@@ -194,10 +171,9 @@ MatrixProduct product_of(const Problem& problem, const Operands& operands) {
   product.c = matrix_of(problem.c, operands.c);
   product.d = matrix_of(problem.d, operands.d);
   product.rounds_to_tf32 = description.compute_type == CUBLAS_COMPUTE_32F_FAST_TF32;
-  const cudaDataType_t type = problem.d.type;
-  if (description.epilogue == CUBLASLT_EPILOGUE_BIAS) product.bias = {description.bias, type, product.d.rows};
-  if (description.epilogue == CUBLASLT_EPILOGUE_BGRADA) product.sums_of_a = {description.bias, type, product.d.rows};
-  if (description.epilogue == CUBLASLT_EPILOGUE_BGRADB) product.sums_of_b = {description.bias, type, product.d.columns};
+  if (description.epilogue == CUBLASLT_EPILOGUE_BIAS) {
+    product.bias = {description.bias, problem.d.type, product.d.rows};
+  }
   return product;
 }
 
@@ -252,9 +228,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     return CUBLAS_STATUS_INVALID_VALUE;
   }
   Algorithm algorithm;
-  const cublasStatus_t status = find_algorithm(problem, given, operands, workspace_bytes, algorithm);
+  const cublasStatus_t status = take_algorithm(problem, given, operands, workspace_bytes, algorithm);
   if (status != CUBLAS_STATUS_SUCCESS) return status;
-  return enqueue_product(stream, "cublasLtMatmul", product, {workspace, algorithm.workspace_bytes});
+  return enqueue_product(stream, product, {workspace, algorithm.workspace_bytes});
 }
 
 }  // extern "C"

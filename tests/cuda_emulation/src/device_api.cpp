@@ -58,9 +58,7 @@ const std::map<cudaDeviceAttr, int>& attributes() {
       {cudaDevAttrConcurrentKernels, 1},
       {cudaDevAttrUnifiedAddressing, 1},
       {cudaDevAttrCanMapHostMemory, 1},
-      {cudaDevAttrHostRegisterSupported, 1},
       {cudaDevAttrMemoryPoolsSupported, 1},
-      {cudaDevAttrStreamPrioritiesSupported, 1},
       {cudaDevAttrIntegrated, 0},
       {cudaDevAttrManagedMemory, 0},
       {cudaDevAttrCooperativeLaunch, 0},
@@ -156,10 +154,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   p.unifiedAddressing = 1;
   p.memoryBusWidth = kMemoryBusBits;
   p.l2CacheSize = kL2Bytes;
-  p.streamPrioritiesSupported = 1;
   p.globalL1CacheSupported = 1;
   p.localL1CacheSupported = 1;
-  p.hostRegisterSupported = 1;
   p.memoryPoolsSupported = 1;
   return cudaSuccess;
 }

@@ -85,10 +85,6 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* handle, unsigned flags) {
   return cudaSuccess;
 }
 
-cudaError_t cudaEventCreate(cudaEvent_t* handle) {
-  return cudaEventCreateWithFlags(handle, cudaEventDefault);
-}
-
 // Streams that wait for it keep their mark.
 cudaError_t cudaEventDestroy(cudaEvent_t handle) {
   const Lock lock = Scheduler::instance().lock();

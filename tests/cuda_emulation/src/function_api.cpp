@@ -76,8 +76,6 @@ cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribu
       limits().dynamic_shared[function] = static_cast<size_t>(value);
       return cudaSuccess;
     }
-    case cudaFuncAttributePreferredSharedMemoryCarveout:
-      return value >= -1 && value <= 100 ? cudaSuccess : remember_error(cudaErrorInvalidValue);
     default:
       report("not emulated", "kernel attribute " + std::to_string(static_cast<int>(attribute)));
   }
@@ -115,12 +113,6 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, 
       cudaOccMaxActiveBlocksPerMultiprocessor(&result, &device, &attributes, &state, block_size, dynamic_shared);
   *blocks = status == CUDA_OCC_SUCCESS ? result.activeBlocksPerMultiprocessor : 0;
   return cudaSuccess;
-}
-
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* function, int block_size,
-                                                          size_t dynamic_shared) {
-  return cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(blocks, function, block_size, dynamic_shared,
-                                                                cudaOccupancyDefault);
 }
 
 }  // extern "C"

@@ -105,7 +105,7 @@ size_t dynamic_shared_limit(const void* function);
 // Stores an error for cudaGetLastError and returns it.
 cudaError_t remember_error(cudaError_t error);
 int current_device();
-// Whether kernels may touch this host memory (pinned or registered).
+// Whether kernels may touch this host memory.
 bool is_pinned_host(const void* address, size_t bytes);
 
 }  // namespace cuda_emulation

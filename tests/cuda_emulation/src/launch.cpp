@@ -85,8 +85,7 @@ bool is_plain(const cudaLaunchConfig_t& config) {
   for (unsigned k = 0; k < config.numAttrs; ++k) {
     const cudaLaunchAttributeID id = config.attrs[k].id;
     // Programmatic serialisation only allows more overlap than these streams have.
-    if (id != cudaLaunchAttributeIgnore && id != cudaLaunchAttributePriority &&
-        id != cudaLaunchAttributeProgrammaticStreamSerialization) {
+    if (id != cudaLaunchAttributeIgnore && id != cudaLaunchAttributeProgrammaticStreamSerialization) {
       return false;
     }
   }

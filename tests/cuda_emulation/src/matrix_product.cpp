@@ -109,15 +109,6 @@ std::vector<float> tile_sums(const MatrixProduct& product, int64_t tile_rows, in
   return sums;
 }
 
-// Sums of each row over k.
-void sum_rows(const Matrix& matrix, const Vector& sums) {
-  for (int64_t row = 0; row < matrix.rows; ++row) {
-    float sum = 0;
-    for (int64_t k = 0; k < matrix.columns; ++k) sum += load(matrix.data, matrix.type, offset(matrix, row, k));
-    store(sums.data, sums.type, row, sum);
-  }
-}
-
 }  // namespace
 
 size_t element_bytes(cudaDataType_t type) {
@@ -141,8 +132,6 @@ void multiply(const MatrixProduct& product) {
       store(d.data, d.type, offset(d, row, column), value + bias);
     }
   }
-  if (product.sums_of_a.data) sum_rows(product.a, product.sums_of_a);
-  if (product.sums_of_b.data) sum_rows(product.b.transposed(), product.sums_of_b);
 }
 
 }  // namespace cuda_emulation

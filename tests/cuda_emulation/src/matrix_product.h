@@ -1,4 +1,4 @@
-// D = alpha op(A) op(B) + beta C as cuBLAS does it, on the CPU: fp32 sums over k in rising order.
+// D = alpha op(A) op(B) + beta C as cuBLASLt does it, on the CPU: fp32 sums over k in rising order.
 #pragma once
 
 #include <library_types.h>
@@ -36,8 +36,6 @@ struct MatrixProduct {
   float beta = 0;
   bool rounds_to_tf32 = false;  // a and b
   Vector bias;                  // m: added to every column of d
-  Vector sums_of_a;             // m: of each row of a over k
-  Vector sums_of_b;             // n: of each column of b over k
 };
 
 size_t element_bytes(cudaDataType_t type);

@@ -59,15 +59,6 @@ void release_pinned(void* begin, size_t bytes) {
   mprotect(pages, mapped, PROT_NONE);
 }
 
-bool is_inside_device_memory(const void* address) {
-  return device_allocation_bytes(address) > 0;
-}
-
-// For a call that waits for all work of all devices before it lets go of host memory.
-void wait_for_everything(Lock& lock) {
-  for (int device = 0; device < settings().devices; ++device) Scheduler::instance().wait_for_device(lock, device);
-}
-
 }  // namespace
 
 extern "C" {
@@ -158,49 +149,10 @@ cudaError_t cudaFreeHost(void* address) {
   return cudaSuccess;
 }
 
-cudaError_t cudaHostRegister(void* address, size_t bytes, unsigned) {
-  count_host_synchronisation();
-  if (!address || bytes == 0 || is_device_address(address)) return remember_error(cudaErrorInvalidValue);
-  const Lock lock = Scheduler::instance().lock();
-  if (invalidate_captures_by_unsafe_call()) return remember_error(cudaErrorStreamCaptureUnsupported);
-  if (overlaps_pinned(address, bytes)) return remember_error(cudaErrorHostMemoryAlreadyRegistered);
-  add_pinned(address, bytes);
-  return cudaSuccess;
-}
-
-cudaError_t cudaHostUnregister(void* address) {
-  count_host_synchronisation();
-  Lock lock = Scheduler::instance().lock();
-  if (invalidate_captures_by_unsafe_call()) return remember_error(cudaErrorStreamCaptureUnsupported);
-  wait_for_everything(lock);
-  return remove_pinned(address) > 0 ? cudaSuccess : remember_error(cudaErrorHostMemoryNotRegistered);
-}
-
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   const Lock lock = Scheduler::instance().lock();
   if (total) *total = settings().device_bytes;
   if (free) *free = settings().device_bytes - device_bytes_in_use(current_device());
-  return cudaSuccess;
-}
-
-cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* address) {
-  if (!attributes) return remember_error(cudaErrorInvalidValue);
-  *attributes = {};
-  attributes->device = -2;  // as for memory that CUDA does not know
-  const void* piece = nullptr;
-  if (is_inside_device_memory(address)) {
-    attributes->type = cudaMemoryTypeDevice;
-    attributes->device = device_of(address);
-    attributes->devicePointer = const_cast<void*>(address);
-  } else if (pinned_piece(address, &piece) > 0) {
-    attributes->type = cudaMemoryTypeHost;
-    attributes->device = current_device();
-    attributes->devicePointer = const_cast<void*>(address);
-    attributes->hostPointer = const_cast<void*>(address);
-  } else {
-    attributes->type = cudaMemoryTypeUnregistered;
-    attributes->hostPointer = const_cast<void*>(address);
-  }
   return cudaSuccess;
 }
 

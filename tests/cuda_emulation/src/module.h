@@ -72,7 +72,6 @@ class ModuleRegistration {
 
 // The kernel with this (mangled) name and its module; false when no translated file has it.
 bool find_kernel(const char* name, const KernelInfo** kernel, const ModuleInfo** module);
-ModuleVariable* find_variable(const char* name);
 // Gives the variables of all modules their memory, once.
 void load_variables();
 

@@ -87,14 +87,12 @@ ncclResult_t join(ncclComm_t* handle, int ranks, const ncclUniqueId& id, int ran
   });
 }
 
-ncclResult_t check(const Collective& collective, int ranks) {
+ncclResult_t check(const Collective& collective, ncclRedOp_t operation, int ranks) {
   if (collective.type < 0 || collective.type >= ncclNumTypes) return refuse(ncclInvalidArgument, "no such type");
-  if (collective.operation < 0 || collective.operation >= ncclNumOps) {
-    return refuse(ncclInvalidArgument, "no such reduction");
-  }
+  if (operation < 0 || operation >= ncclNumOps) return refuse(ncclInvalidArgument, "no such reduction");
   if (collective.root < 0 || collective.root >= ranks) return refuse(ncclInvalidArgument, "no such root");
   if (element_bytes(collective.type) == 0) report("not emulated", "NCCL with this type");
-  if (!is_emulated(collective.operation)) report("not emulated", "NCCL with this reduction");
+  if (operation != ncclSum) report("not emulated", "NCCL with this reduction");
   return ncclSuccess;
 }
 
@@ -114,10 +112,10 @@ ncclResult_t enqueue_collective(const std::shared_ptr<Communicator>& communicato
   return status == cudaSuccess ? ncclSuccess : refuse(ncclUnhandledCudaError, cudaGetErrorString(status));
 }
 
-ncclResult_t start(const Collective& collective, ncclComm_t handle, cudaStream_t stream) {
+ncclResult_t start(const Collective& collective, ncclRedOp_t operation, ncclComm_t handle, cudaStream_t stream) {
   const auto communicator = find(handle);
   if (!communicator) return refuse(ncclInvalidArgument, "no such communicator");
-  const ncclResult_t result = check(collective, communicator->world().ranks());
+  const ncclResult_t result = check(collective, operation, communicator->world().ranks());
   if (result != ncclSuccess) return result;
   if (collective.count == 0) return ncclSuccess;
   return now_or_at_group_end([=] { return enqueue_collective(communicator, collective, stream); });
@@ -145,25 +143,6 @@ ncclResult_t ncclCommInitRank(ncclComm_t* handle, int ranks, ncclUniqueId id, in
   return join(handle, ranks, id, rank);
 }
 
-ncclResult_t ncclCommInitRankConfig(ncclComm_t* handle, int ranks, ncclUniqueId id, int rank, ncclConfig_t* config) {
-  if (config) {
-    const ncclConfig_t expected = NCCL_CONFIG_INITIALIZER;
-    if (config->magic != expected.magic) {
-      return refuse(ncclInvalidArgument, "the config was not made with NCCL_CONFIG_INITIALIZER");
-    }
-    if (config->blocking == 0) report("not emulated", "NCCL communicators that do not block");
-  }
-  return join(handle, ranks, id, rank);
-}
-
-ncclResult_t ncclCommFinalize(ncclComm_t handle) {
-  const auto communicator = find(handle);
-  if (!communicator) return refuse(ncclInvalidArgument, "no such communicator");
-  Lock lock = Scheduler::instance().lock();
-  communicator->finish(lock);
-  return communicator->async_error();
-}
-
 ncclResult_t ncclCommDestroy(ncclComm_t handle) {
   if (!handle) return ncclSuccess;
   const auto communicator = find(handle);
@@ -174,40 +153,6 @@ ncclResult_t ncclCommDestroy(ncclComm_t handle) {
   }
   communicator->leave();
   communicators().remove(handle);
-  return ncclSuccess;
-}
-
-ncclResult_t ncclCommAbort(ncclComm_t handle) {
-  if (!handle) return ncclSuccess;
-  const auto communicator = find(handle);
-  if (!communicator) return refuse(ncclInvalidArgument, "no such communicator");
-  {
-    const Lock lock = Scheduler::instance().lock();
-    communicator->abort();
-  }
-  communicator->leave();
-  communicators().remove(handle);
-  return ncclSuccess;
-}
-
-ncclResult_t ncclCommCount(const ncclComm_t handle, int* count) {
-  const auto communicator = find(handle);
-  if (!communicator || !count) return refuse(ncclInvalidArgument, "no such communicator");
-  *count = communicator->world().ranks();
-  return ncclSuccess;
-}
-
-ncclResult_t ncclCommUserRank(const ncclComm_t handle, int* rank) {
-  const auto communicator = find(handle);
-  if (!communicator || !rank) return refuse(ncclInvalidArgument, "no such communicator");
-  *rank = communicator->world().rank();
-  return ncclSuccess;
-}
-
-ncclResult_t ncclCommCuDevice(const ncclComm_t handle, int* device) {
-  const auto communicator = find(handle);
-  if (!communicator || !device) return refuse(ncclInvalidArgument, "no such communicator");
-  *device = communicator->device();
   return ncclSuccess;
 }
 
@@ -258,27 +203,17 @@ ncclResult_t ncclGroupEnd() {
 
 ncclResult_t ncclAllReduce(const void* send, void* receive, size_t count, ncclDataType_t type, ncclRedOp_t operation,
                            ncclComm_t communicator, cudaStream_t stream) {
-  return start({CollectiveKind::kAllReduce, send, receive, count, type, operation}, communicator, stream);
-}
-
-ncclResult_t ncclReduceScatter(const void* send, void* receive, size_t count, ncclDataType_t type,
-                               ncclRedOp_t operation, ncclComm_t communicator, cudaStream_t stream) {
-  return start({CollectiveKind::kReduceScatter, send, receive, count, type, operation}, communicator, stream);
-}
-
-ncclResult_t ncclAllGather(const void* send, void* receive, size_t count, ncclDataType_t type, ncclComm_t communicator,
-                           cudaStream_t stream) {
-  return start({CollectiveKind::kAllGather, send, receive, count, type}, communicator, stream);
+  return start({CollectiveKind::kAllReduce, send, receive, count, type}, operation, communicator, stream);
 }
 
 ncclResult_t ncclBroadcast(const void* send, void* receive, size_t count, ncclDataType_t type, int root,
                            ncclComm_t communicator, cudaStream_t stream) {
-  return start({CollectiveKind::kBroadcast, send, receive, count, type, ncclSum, root}, communicator, stream);
+  return start({CollectiveKind::kBroadcast, send, receive, count, type, root}, ncclSum, communicator, stream);
 }
 
 ncclResult_t ncclReduce(const void* send, void* receive, size_t count, ncclDataType_t type, ncclRedOp_t operation,
                         int root, ncclComm_t communicator, cudaStream_t stream) {
-  return start({CollectiveKind::kReduce, send, receive, count, type, operation, root}, communicator, stream);
+  return start({CollectiveKind::kReduce, send, receive, count, type, root}, operation, communicator, stream);
 }
 
 }  // extern "C"

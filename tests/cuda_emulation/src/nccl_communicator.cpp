@@ -16,7 +16,7 @@ constexpr std::chrono::seconds kJoinWithin{600};
 constexpr std::chrono::milliseconds kLookForTheDeadEvery{20};
 constexpr std::chrono::milliseconds kHelpEvery{1};
 
-constexpr const char* kNames[] = {"AllReduce", "ReduceScatter", "AllGather", "Broadcast", "Reduce"};
+constexpr const char* kNames[] = {"AllReduce", "Broadcast", "Reduce"};
 
 const char* name_of(int32_t kind) {
   return kNames[kind];
@@ -26,10 +26,7 @@ std::string describe(const RoundHeader& header) {
   const auto kind = static_cast<CollectiveKind>(header.kind);
   std::string text = std::string(name_of(header.kind)) + " of " + std::to_string(header.count) + " " +
                      type_name(static_cast<ncclDataType_t>(header.type));
-  const bool reduces = kind != CollectiveKind::kAllGather && kind != CollectiveKind::kBroadcast;
-  if (reduces) text += std::string(", ") + operation_name(static_cast<ncclRedOp_t>(header.operation));
-  const bool has_root = kind == CollectiveKind::kBroadcast || kind == CollectiveKind::kReduce;
-  if (has_root) text += ", root " + std::to_string(header.root);
+  if (kind != CollectiveKind::kAllReduce) text += ", root " + std::to_string(header.root);
   return text + " (its collective " + std::to_string(header.collective) + ", round " + std::to_string(header.round) +
          ")";
 }
@@ -44,16 +41,13 @@ class CollectiveRun {
         world_(communicator_->world()),
         collective_(collective),
         number_(number),
-        element_bytes_(element_bytes(collective.type)) {
-    const size_t parts = collective.kind == CollectiveKind::kReduceScatter ? ranks() : 1;
-    window_ = kChunkBytes / element_bytes_ / parts;
-  }
+        element_bytes_(element_bytes(collective.type)),
+        window_(kChunkBytes / element_bytes_) {}
 
   Progress advance() {
     if (communicator_->completed_ != number_) return Progress::kWaiting;
-    if (communicator_->is_aborted_) return give_up();
     if (communicator_->loses_connection_at(number_)) communicator_->error_ = ncclSystemError;
-    // As the real one's kernel, which goes round in circles until the communicator is aborted.
+    // As the real one's kernel, which goes round in circles.
     if (communicator_->error_ != ncclSuccess) return Progress::kWaiting;
     const Progress progress = is_posted_ ? take() : post();
     const bool waits = progress == Progress::kWaiting && Scheduler::instance().host_waits();
@@ -62,19 +56,12 @@ class CollectiveRun {
   }
 
  private:
-  size_t ranks() const { return static_cast<size_t>(world_.ranks()); }
-  size_t rank() const { return static_cast<size_t>(world_.rank()); }
   bool is_root() const { return world_.rank() == collective_.root; }
   bool receives() const { return collective_.kind != CollectiveKind::kReduce || is_root(); }
   bool sends() const { return collective_.kind != CollectiveKind::kBroadcast || is_root(); }
-  size_t send_elements() const {
-    return collective_.kind == CollectiveKind::kReduceScatter ? collective_.count * ranks() : collective_.count;
-  }
-  size_t receive_elements() const {
-    return collective_.kind == CollectiveKind::kAllGather ? collective_.count * ranks() : collective_.count;
-  }
+  size_t bytes() const { return collective_.count * element_bytes_; }
   int64_t round() const { return communicator_->rounds_; }
-  std::byte* chunk(size_t of_rank) const { return world_.piece(static_cast<int>(of_rank)).chunks[round() % 2]; }
+  std::byte* chunk(int of_rank) const { return world_.piece(of_rank).chunks[round() % 2]; }
   size_t elements_now() const { return std::min(window_, collective_.count - done_); }
   const std::byte* sent(size_t element) const {
     return static_cast<const std::byte*>(collective_.send) + element * element_bytes_;
@@ -90,7 +77,6 @@ class CollectiveRun {
     header.round = static_cast<int64_t>(done_ / window_);
     header.kind = static_cast<int32_t>(collective_.kind);
     header.type = collective_.type;
-    header.operation = collective_.operation;
     header.root = collective_.root;
     header.count = collective_.count;
     return header;
@@ -108,15 +94,8 @@ class CollectiveRun {
   }
 
   void fill_chunk() const {
-    const size_t bytes = elements_now() * element_bytes_;
     const DeviceAccess access;
-    if (collective_.kind != CollectiveKind::kReduceScatter) {
-      std::memcpy(chunk(rank()), sent(done_), bytes);
-      return;
-    }
-    for (size_t part = 0; part < ranks(); ++part) {
-      std::memcpy(chunk(rank()) + part * bytes, sent(part * collective_.count + done_), bytes);
-    }
+    std::memcpy(chunk(world_.rank()), sent(done_), elements_now() * element_bytes_);
   }
 
   Progress take() {
@@ -128,40 +107,19 @@ class CollectiveRun {
     done_ += elements_now();
     Scheduler::instance().notify();
     if (done_ < collective_.count) return Progress::kAdvanced;
-    if (receives()) mark_initialised(collective_.receive, receive_elements() * element_bytes_);
+    if (receives()) mark_initialised(collective_.receive, bytes());
     return finish();
   }
 
+  // Sums are formed in the order of the ranks, so that all get the same bits, every time.
   void empty_chunks() const {
-    const size_t bytes = elements_now() * element_bytes_;
-    const DeviceAccess access;
-    switch (collective_.kind) {
-      case CollectiveKind::kBroadcast:
-        std::memcpy(received(done_), chunk(static_cast<size_t>(collective_.root)), bytes);
-        return;
-      case CollectiveKind::kAllGather:
-        for (size_t part = 0; part < ranks(); ++part) {
-          std::memcpy(received(part * collective_.count + done_), chunk(part), bytes);
-        }
-        return;
-      case CollectiveKind::kAllReduce:
-      case CollectiveKind::kReduce:
-        reduce_chunks(0);
-        return;
-      case CollectiveKind::kReduceScatter:
-        reduce_chunks(rank() * bytes);
-        return;
-    }
-  }
-
-  // In the order of the ranks, so that all get the same bits, every time.
-  void reduce_chunks(size_t offset) const {
     const size_t count = elements_now();
+    const bool broadcasts = collective_.kind == CollectiveKind::kBroadcast;
     std::byte* target = received(done_);
-    std::memcpy(target, chunk(0) + offset, count * element_bytes_);
-    for (size_t part = 1; part < ranks(); ++part) {
-      reduce_into(target, chunk(part) + offset, count, collective_.type, collective_.operation);
-    }
+    const DeviceAccess access;
+    std::memcpy(target, chunk(broadcasts ? collective_.root : 0), count * element_bytes_);
+    if (broadcasts) return;
+    for (int other = 1; other < world_.ranks(); ++other) add_into(target, chunk(other), count, collective_.type);
   }
 
   void require_agreement() const {
@@ -177,14 +135,10 @@ class CollectiveRun {
   void require_buffers() const {
     const std::string call = std::string("nccl") + name();
     if (sends()) {
-      const size_t bytes = send_elements() * element_bytes_;
-      require_device_range(collective_.send, bytes, (call + ": send buffer").c_str());
-      require_initialised(collective_.send, bytes, (call + ": send buffer").c_str());
+      require_device_range(collective_.send, bytes(), (call + ": send buffer").c_str());
+      require_initialised(collective_.send, bytes(), (call + ": send buffer").c_str());
     }
-    if (receives()) {
-      require_device_range(collective_.receive, receive_elements() * element_bytes_,
-                           (call + ": receive buffer").c_str());
-    }
+    if (receives()) require_device_range(collective_.receive, bytes(), (call + ": receive buffer").c_str());
     if (sends() && receives() && overlaps_wrongly()) {
       report("overlap", call + ": the send and the receive buffer overlap, and not as in-place use allows");
     }
@@ -192,16 +146,7 @@ class CollectiveRun {
 
   bool overlaps_wrongly() const {
     const std::byte *send = sent(0), *receive = received(0);
-    const bool overlap = send < received(receive_elements()) && receive < sent(send_elements());
-    if (!overlap) return false;
-    switch (collective_.kind) {
-      case CollectiveKind::kAllGather:
-        return send != received(rank() * collective_.count);
-      case CollectiveKind::kReduceScatter:
-        return receive != sent(rank() * collective_.count);
-      default:
-        return send != receive;
-    }
+    return send != receive && send < receive + bytes() && receive < send + bytes();
   }
 
   // A rank that will never come is an error of the others.
@@ -215,15 +160,6 @@ class CollectiveRun {
     return Progress::kWaiting;
   }
 
-  Progress give_up() {
-    if (receives()) {
-      const DeviceAccess access;
-      require_device_range(collective_.receive, receive_elements() * element_bytes_, "receive buffer");
-      std::memset(collective_.receive, 0xFF, receive_elements() * element_bytes_);
-    }
-    return finish();
-  }
-
   Progress finish() {
     world_.mine().host_waits = 0;
     ++communicator_->completed_;
@@ -235,7 +171,7 @@ class CollectiveRun {
   Collective collective_;
   int64_t number_;
   size_t element_bytes_;
-  size_t window_;  // elements of a rank in a round
+  size_t window_;  // elements in a round
   size_t done_ = 0;
   bool is_posted_ = false;
   Clock::time_point looked_at_ = Clock::now();

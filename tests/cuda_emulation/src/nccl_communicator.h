@@ -12,15 +12,14 @@
 
 namespace cuda_emulation {
 
-enum class CollectiveKind : int32_t { kAllReduce, kReduceScatter, kAllGather, kBroadcast, kReduce };
+enum class CollectiveKind : int32_t { kAllReduce, kBroadcast, kReduce };
 
 struct Collective {
   CollectiveKind kind;
   const void* send;
   void* receive;
-  size_t count;  // as NCCL counts: of what a rank receives in ReduceScatter, of what it sends otherwise
+  size_t count;
   ncclDataType_t type;
-  ncclRedOp_t operation = ncclSum;
   int root = 0;
 };
 
@@ -42,8 +41,6 @@ class Communicator : public std::enable_shared_from_this<Communicator> {
   WorkMaker work(const Collective& collective);
   // Waits for what was issued.
   void finish(Lock& lock);
-  // Ends what was issued, with its results undefined.
-  void abort() { is_aborted_ = true; }
   // Looks whether the other ranks live.
   ncclResult_t async_error();
   // What is known of it without looking.
@@ -62,7 +59,6 @@ class Communicator : public std::enable_shared_from_this<Communicator> {
   int64_t issued_ = 0;
   int64_t completed_ = 0;
   int64_t rounds_ = 0;  // that this rank has taken
-  bool is_aborted_ = false;
   ncclResult_t error_ = ncclSuccess;
   std::atomic<bool> has_left_{false};
   std::thread helper_;

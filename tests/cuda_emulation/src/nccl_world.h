@@ -23,7 +23,6 @@ struct RoundHeader {
   int64_t round = 0;       // number in its collective
   int32_t kind = 0;
   int32_t type = 0;
-  int32_t operation = 0;
   int32_t root = 0;
   uint64_t count = 0;
 
@@ -35,7 +34,7 @@ struct RankPiece {
   std::atomic<int64_t> process;  // 0: has not joined
   std::atomic<int32_t> device;
   std::atomic<int32_t> is_ready;    // the fields above are there
-  std::atomic<int32_t> has_left;    // destroyed or aborted its communicator
+  std::atomic<int32_t> has_left;    // destroyed its communicator
   std::atomic<int32_t> host_waits;  // a host thread waits for a round to go on
   std::atomic<int64_t> posted;      // rounds
   RoundHeader headers[2];

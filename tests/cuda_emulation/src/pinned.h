@@ -1,4 +1,4 @@
-// Host memory that the devices know: allocated pinned, or registered.
+// Host memory that the devices know.
 #pragma once
 
 #include <cstddef>

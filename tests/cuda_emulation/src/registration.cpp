@@ -79,7 +79,7 @@ void* symbol_address(const void* symbol, size_t* bytes) {
   if (variable == all.variables.end()) {
     report("variable", "'" + name->second + "' is in no translated file that is linked, or no kernel there uses it");
   }
-  if (bytes) *bytes = variable->second->bytes;
+  *bytes = variable->second->bytes;
   return variable->second->address;
 }
 

@@ -9,7 +9,7 @@
 namespace cuda_emulation {
 namespace {
 
-// Only NCCL's work and host functions wait for somebody else, who may be slow, but not that slow.
+// Only NCCL's work waits for somebody else, who may be slow, but not that slow.
 constexpr std::chrono::seconds kStuckAfter{600};
 // As on a device: a host that is that far ahead of it waits.
 constexpr size_t kQueueDepth = 1024;
@@ -37,10 +37,9 @@ Scheduler::Scheduler() : random_(settings().seed ^ 0x5EED5EED) {
   eagerness_ = kBySeed[settings().seed % 4];
 }
 
-cudaStream_t Scheduler::create(unsigned flags, int priority, int device) {
+cudaStream_t Scheduler::create(unsigned flags, int device) {
   auto stream = std::make_shared<Stream>();
   stream->flags = flags;
-  stream->priority = priority;
   stream->device = device;
   streams_.push_back(stream);
   return handles_.add(std::move(stream));

@@ -58,7 +58,6 @@ struct Operation {
 struct Stream {
   int device = 0;
   unsigned flags = cudaStreamDefault;
-  int priority = 0;
   bool is_legacy = false;
   bool is_destroyed = false;
   uint64_t issued = 0;
@@ -88,7 +87,7 @@ class Scheduler {
   Lock lock() { return Lock(mutex_); }
 
   // All of these are called with the lock held.
-  cudaStream_t create(unsigned flags, int priority, int device);
+  cudaStream_t create(unsigned flags, int device);
   void destroy(cudaStream_t handle);  // of a stream that there is
   // nullptr when there is no such stream (any more). The null stream is the legacy stream of the current device.
   std::shared_ptr<Stream> find(cudaStream_t handle);

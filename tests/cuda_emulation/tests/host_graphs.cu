@@ -1,5 +1,5 @@
-// Captured streams and launched graphs with kernels, copies and host functions; variables of the device; launches that
-// are refused and what kernels say of themselves.
+// Captured streams and launched graphs with kernels and copies; variables of the device; launches that are refused and
+// what kernels say of themselves.
 #include <cuda_runtime.h>
 
 #include <cstring>
@@ -72,13 +72,12 @@ cudaStreamCaptureStatus capture_status(cudaStream_t stream) {
   return status;
 }
 
-// y = 2 y + x with x from pinned memory, y back to pinned memory, and a count of the launches by a host function.
+// y = 2 y + x with x from pinned memory and y back to pinned memory.
 struct Loop {
   cudaStream_t stream = make_stream();
   float* y = upload(std::vector<float>(kCount, 1));
   float* x = upload(std::vector<float>(kCount, 0));
   float *input = nullptr, *output = nullptr;
-  int calls = 0;
 
   Loop() {
     EXPECT_CUDA(cudaMallocHost(&input, kBytes));
@@ -89,8 +88,6 @@ struct Loop {
     EXPECT_CUDA(cudaMemcpyAsync(x, input, kBytes, cudaMemcpyHostToDevice, stream));
     launch(y, x, 2, stream);
     EXPECT_CUDA(cudaMemcpyAsync(output, y, kBytes, cudaMemcpyDeviceToHost, stream));
-    EXPECT_CUDA(cudaLaunchHostFunc(
-        stream, [](void* data) { ++*static_cast<int*>(data); }, &calls));
   }
 };
 
@@ -102,12 +99,11 @@ void a_graph_is_launched_again_and_again() {
   const cudaGraphExec_t executable = end_capture(loop.stream);
   EXPECT(capture_status(loop.stream) == cudaStreamCaptureStatusNone);
   EXPECT_CUDA(cudaStreamSynchronize(loop.stream));
-  EXPECT(loop.calls == 0 && download(loop.y, 1)[0] == 1);
+  EXPECT(download(loop.y, 1)[0] == 1);
   const int64_t launches = cuda_emulation::kernel_launches();
   for (int turn = 1; turn <= 4; ++turn) {
     EXPECT_CUDA(cudaGraphLaunch(executable, loop.stream));
     EXPECT_CUDA(cudaStreamSynchronize(loop.stream));
-    EXPECT(loop.calls == turn);
     EXPECT(loop.output[kCount - 1] == static_cast<float>((2 << turn) - 1));
   }
   EXPECT(cuda_emulation::kernel_launches() == launches + 4);
@@ -198,7 +194,7 @@ void calls_that_spoil_a_capture() {
 void the_legacy_stream_spoils_captures_of_blocking_streams() {
   cudaStream_t stream = nullptr;
   void* memory = upload({1});
-  EXPECT_CUDA(cudaStreamCreate(&stream));
+  EXPECT_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamDefault));
   EXPECT_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
   EXPECT(cudaMemset(memory, 0, 4) == cudaErrorStreamCaptureImplicit);
   expect_spoilt(stream);
@@ -215,12 +211,6 @@ void variables_of_the_device() {
   EXPECT_CUDA(cudaMemcpyToSymbol(device_factor, &factor, sizeof factor));
   use_variables<<<1, 4>>>(y);
   EXPECT(download(y, 4) == std::vector<float>({10, 20, 30, 40}));
-  float back = 0;
-  EXPECT_CUDA(cudaMemcpyFromSymbol(&back, device_factor, sizeof back));
-  EXPECT(back == 10);
-  size_t bytes = 0;
-  EXPECT_CUDA(cudaGetSymbolSize(&bytes, constant_values));
-  EXPECT(bytes == sizeof values);
   EXPECT(cudaMemcpyToSymbol(constant_values, values, sizeof values, 4) == cudaErrorInvalidSymbol);
 }
 

@@ -161,23 +161,7 @@ void wrong_calls_are_refused() {
   EXPECT(cudaMemcpy(memory, memory, 64, static_cast<cudaMemcpyKind>(9)) == cudaErrorInvalidMemcpyDirection);
   EXPECT(cudaMemset(values, 0, 64) == cudaErrorInvalidValue);
   EXPECT(cudaFreeHost(values) == cudaErrorInvalidValue);
-  EXPECT(cudaHostUnregister(values) == cudaErrorHostMemoryNotRegistered);
-  EXPECT_CUDA(cudaHostRegister(values, 64, cudaHostRegisterDefault));
-  EXPECT(cudaHostRegister(values + 8, 64, cudaHostRegisterDefault) == cudaErrorHostMemoryAlreadyRegistered);
-  EXPECT_CUDA(cudaHostUnregister(values));
   EXPECT_CUDA(cudaMemcpy(memory, values, 0, cudaMemcpyHostToDevice));
-}
-
-void pointers_say_what_they_are() {
-  char* memory = static_cast<char*>(allocate(64));
-  char* pinned = static_cast<char*>(allocate_pinned(64));
-  cudaPointerAttributes attributes;
-  EXPECT_CUDA(cudaPointerGetAttributes(&attributes, memory + 63));
-  EXPECT(attributes.type == cudaMemoryTypeDevice && attributes.device == 0);
-  EXPECT_CUDA(cudaPointerGetAttributes(&attributes, pinned + 63));
-  EXPECT(attributes.type == cudaMemoryTypeHost && attributes.hostPointer == pinned + 63);
-  EXPECT_CUDA(cudaPointerGetAttributes(&attributes, &attributes));
-  EXPECT(attributes.type == cudaMemoryTypeUnregistered && attributes.devicePointer == nullptr);
 }
 
 // Columns 1 and 2 of a matrix of 3 x 4, there and back, with other pitches.
@@ -186,10 +170,9 @@ void pitched_copies() {
   for (int row = 0; row < 3; ++row) {
     for (int column = 0; column < 4; ++column) host[row][column] = static_cast<float>(10 * row + column);
   }
-  const cudaStream_t stream = make_stream();
   void* memory = allocate(3 * 32);
-  EXPECT_CUDA(cudaMemcpy2DAsync(memory, 32, &host[0][1], sizeof host[0], 8, 3, cudaMemcpyHostToDevice, stream));
-  EXPECT_CUDA(cudaMemcpy2DAsync(back, 8, memory, 32, 8, 3, cudaMemcpyDeviceToHost, stream));
+  EXPECT_CUDA(cudaMemcpy2D(memory, 32, &host[0][1], sizeof host[0], 8, 3, cudaMemcpyHostToDevice));
+  EXPECT_CUDA(cudaMemcpy2D(back, 8, memory, 32, 8, 3, cudaMemcpyDeviceToHost));
   for (int row = 0; row < 3; ++row) {
     for (int column = 0; column < 2; ++column) EXPECT(back[row][column] == host[row][column + 1]);
   }
@@ -198,10 +181,7 @@ void pitched_copies() {
 
 void devices_have_their_own_memory() {
   EXPECT_CUDA(cudaSetDevice(1));
-  void* memory = allocate(1 << 20);
-  cudaPointerAttributes attributes;
-  EXPECT_CUDA(cudaPointerGetAttributes(&attributes, memory));
-  EXPECT(attributes.device == 1);
+  allocate(1 << 20);
   size_t free_of_1 = 0, free_of_0 = 0, total = 0;
   EXPECT_CUDA(cudaMemGetInfo(&free_of_1, &total));
   EXPECT_CUDA(cudaSetDevice(0));
@@ -248,7 +228,6 @@ int main() {
   }
   expect_found("a cudaFree that does not wait", frees_too_early);
   expect_success("wrong calls are refused", {}, wrong_calls_are_refused);
-  expect_success("pointers say what they are", {}, pointers_say_what_they_are);
   expect_success("pitched copies", checked, pitched_copies);
   expect_success("devices have their own memory", {{"CUDA_EMULATION_DEVICES", "2"}}, devices_have_their_own_memory);
   expect_success("devices are described", {{"CUDA_EMULATION_DEVICES", "2"}}, devices_are_described);

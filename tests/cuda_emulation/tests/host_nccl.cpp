@@ -54,45 +54,28 @@ struct Buffer {
   }
 };
 
-double reduced(int ranks, size_t index, ncclRedOp_t operation) {
-  double result = value_at(0, index);
-  for (int rank = 1; rank < ranks; ++rank) {
-    const double value = value_at(rank, index);
-    result = operation == ncclSum   ? result + value
-             : operation == ncclMax ? std::max(result, value)
-                                    : std::min(result, value);
-  }
-  return result;
+double sum_at(int ranks, size_t index) {
+  double sum = 0;
+  for (int rank = 0; rank < ranks; ++rank) sum += value_at(rank, index);
+  return sum;
 }
 
 template <class Value>
 void all_collectives(Rank& r, ncclDataType_t type, size_t count) {
-  const auto ranks = static_cast<size_t>(r.ranks);
-  for (const ncclRedOp_t operation : {ncclSum, ncclMax, ncclMin}) {
-    const Buffer<Value> send(count, r.rank, r.stream), receive(count);
-    EXPECT_NCCL(ncclAllReduce(send.device, receive.device, count, type, operation, r.communicator, r.stream));
-    receive.expect(r.stream, [&](size_t index) { return reduced(r.ranks, index, operation); });
-  }
-  const Buffer<Value> parts(count * ranks, r.rank, r.stream), part(count), gathered(count * ranks);
-  EXPECT_NCCL(ncclReduceScatter(parts.device, part.device, count, type, ncclSum, r.communicator, r.stream));
-  part.expect(r.stream,
-              [&](size_t index) { return reduced(r.ranks, static_cast<size_t>(r.rank) * count + index, ncclSum); });
-  EXPECT_NCCL(ncclAllGather(part.device, gathered.device, count, type, r.communicator, r.stream));
-  gathered.expect(r.stream, [&](size_t index) { return reduced(r.ranks, index, ncclSum); });
+  const Buffer<Value> send(count, r.rank, r.stream), receive(count);
+  EXPECT_NCCL(ncclAllReduce(send.device, receive.device, count, type, ncclSum, r.communicator, r.stream));
+  receive.expect(r.stream, [&](size_t index) { return sum_at(r.ranks, index); });
   const Buffer<Value> mine(count, r.rank, r.stream), other(count);
   EXPECT_NCCL(ncclBroadcast(mine.device, other.device, count, type, r.ranks - 1, r.communicator, r.stream));
   other.expect(r.stream, [&](size_t index) { return value_at(r.ranks - 1, index); });
   EXPECT_NCCL(ncclReduce(mine.device, other.device, count, type, ncclSum, 0, r.communicator, r.stream));
-  other.expect(r.stream, [&](size_t index) {
-    return r.rank == 0 ? reduced(r.ranks, index, ncclSum) : value_at(r.ranks - 1, index);
-  });
+  other.expect(r.stream,
+               [&](size_t index) { return r.rank == 0 ? sum_at(r.ranks, index) : value_at(r.ranks - 1, index); });
 }
 
 void collectives_of_all_types(Rank& r) {
   all_collectives<float>(r, ncclFloat32, 1000);
   all_collectives<double>(r, ncclFloat64, 7);
-  all_collectives<int32_t>(r, ncclInt32, 1000);
-  all_collectives<int64_t>(r, ncclInt64, 33);
   all_collectives<__nv_bfloat16>(r, ncclBfloat16, 1000);
   r.finish();
 }
@@ -104,12 +87,13 @@ void collectives_of_many_rounds(Rank& r) {
 
 void collectives_in_place(Rank& r) {
   constexpr size_t kCount = 500;
-  const auto ranks = static_cast<size_t>(r.ranks), rank = static_cast<size_t>(r.rank);
-  const Buffer<float> all(kCount * ranks, r.rank, r.stream);
-  float* part = all.device + rank * kCount;
-  EXPECT_NCCL(ncclReduceScatter(all.device, part, kCount, ncclFloat32, ncclSum, r.communicator, r.stream));
-  EXPECT_NCCL(ncclAllGather(part, all.device, kCount, ncclFloat32, r.communicator, r.stream));
-  all.expect(r.stream, [&](size_t index) { return reduced(r.ranks, index, ncclSum); });
+  const Buffer<float> all(kCount, r.rank, r.stream), one(kCount, r.rank, r.stream), same(kCount, r.rank, r.stream);
+  EXPECT_NCCL(ncclAllReduce(all.device, all.device, kCount, ncclFloat32, ncclSum, r.communicator, r.stream));
+  all.expect(r.stream, [&](size_t index) { return sum_at(r.ranks, index); });
+  EXPECT_NCCL(ncclReduce(one.device, one.device, kCount, ncclFloat32, ncclSum, 0, r.communicator, r.stream));
+  one.expect(r.stream, [&](size_t index) { return r.rank == 0 ? sum_at(r.ranks, index) : value_at(r.rank, index); });
+  EXPECT_NCCL(ncclBroadcast(same.device, same.device, kCount, ncclFloat32, r.ranks - 1, r.communicator, r.stream));
+  same.expect(r.stream, [&](size_t index) { return value_at(r.ranks - 1, index); });
   r.finish();
 }
 
@@ -138,9 +122,11 @@ void reduces_what_is_not_ready(Rank& r) {
   EXPECT_CUDA(cudaStreamCreateWithFlags(&compute, cudaStreamNonBlocking));
   float* gradients = upload(std::vector<float>(100, 0));
   EXPECT_CUDA(cudaMemsetAsync(gradients, 1, 400, compute));
-  EXPECT_NCCL(ncclAllReduce(gradients, gradients, 100, ncclFloat32, ncclMin, r.communicator, r.stream));
+  EXPECT_NCCL(ncclAllReduce(gradients, gradients, 100, ncclFloat32, ncclSum, r.communicator, r.stream));
   EXPECT_CUDA(cudaStreamSynchronize(r.stream));
-  EXPECT(download(gradients, 100)[99] != 0);
+  float ready = 0;
+  std::memset(&ready, 1, sizeof ready);
+  EXPECT(download(gradients, 100)[99] == 2 * ready);
   r.finish();
 }
 
@@ -196,10 +182,6 @@ void one_thread_with_two_ranks() {
   for (int rank = 0; rank < 2; ++rank) {
     EXPECT_CUDA(cudaSetDevice(rank));
     EXPECT(download(values[rank], 10)[9] == 3);
-    int count = 0, user_rank = -1;
-    EXPECT_NCCL(ncclCommCount(communicators[rank], &count));
-    EXPECT_NCCL(ncclCommUserRank(communicators[rank], &user_rank));
-    EXPECT(count == 2 && user_rank == rank);
     EXPECT_NCCL(ncclCommDestroy(communicators[rank]));
   }
   EXPECT(ncclCommDestroy(communicators[0]) == ncclInvalidArgument);

@@ -104,7 +104,7 @@ def atomic(f, i):
     address = f.address(i[first], _space(i))
     if type_ in ('f16', 'f16x2'):
         value = f.read(i[first + 1], raw)
-        call = f'atomic_half_add<Half, {2 if type_.endswith("x2") else 1}>(thread, {address}, {value})'
+        call = f'atomic_half_add<{CPP_TYPE[raw]}>(thread, {address}, {value})'
         result_type = raw
     else:
         values = ', '.join(f.read(operand, type_) for operand in i.operands[first + 1:])

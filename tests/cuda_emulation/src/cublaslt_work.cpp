@@ -1,10 +1,12 @@
-#include "cublas_work.h"
+#include "cublaslt_work.h"
 
 #include <algorithm>
 #include <cstring>
 
 namespace cuda_emulation {
 namespace {
+
+constexpr const char* kCall = "cublasLtMatmul";
 
 // As runs of elements that follow each other in memory, which matrices with a leading dimension have gaps between.
 template <class Function>
@@ -34,11 +36,9 @@ bool overlap(const void* left, size_t left_bytes, const void* right, size_t righ
   return a < b + right_bytes && b < a + left_bytes;
 }
 
-// The checks of one product, in the words of its call.
 class ProductCheck {
  public:
-  ProductCheck(const char* what, const MatrixProduct& product, const Workspace& workspace)
-      : what_(what), product_(product), workspace_(workspace) {}
+  ProductCheck(const MatrixProduct& product, const Workspace& workspace) : product_(product), workspace_(workspace) {}
 
   void before() const {
     require_input(product_.a, "A");
@@ -46,9 +46,6 @@ class ProductCheck {
     if (product_.beta != 0) require_input(product_.c, "C");
     if (product_.bias.data) require_input(product_.bias, "bias");
     require_device_range(product_.d.data, extent(product_.d), words("D").c_str());
-    for (const Vector& sums : {product_.sums_of_a, product_.sums_of_b}) {
-      if (sums.data) require_device_range(sums.data, extent(sums), words("bias gradient").c_str());
-    }
     if (workspace_.bytes > 0) require_device_range(workspace_.data, workspace_.bytes, words("workspace").c_str());
     require_apart(product_.d.data, extent(product_.d), "D");
     require_apart(workspace_.data, workspace_.bytes, "the workspace");
@@ -56,13 +53,10 @@ class ProductCheck {
 
   void after() const {
     for_each_line(product_.d, [](const std::byte* line, size_t bytes) { mark_initialised(line, bytes); });
-    for (const Vector& sums : {product_.sums_of_a, product_.sums_of_b}) {
-      if (sums.data) mark_initialised(sums.data, extent(sums));
-    }
   }
 
  private:
-  std::string words(const char* operand) const { return std::string(what_) + ": " + operand; }
+  static std::string words(const char* operand) { return std::string(kCall) + ": " + operand; }
 
   void require_input(const Matrix& matrix, const char* name) const {
     const std::string text = words(name);
@@ -81,17 +75,16 @@ class ProductCheck {
   void require_apart(const void* data, size_t bytes, const char* name) const {
     if (overlap(data, bytes, product_.a.data, extent(product_.a)) ||
         overlap(data, bytes, product_.b.data, extent(product_.b))) {
-      report("overlap", std::string(what_) + ": " + name + " overlaps an input, at " + describe_address(data));
+      report("overlap", words(name) + " overlaps an input, at " + describe_address(data));
     }
   }
 
-  const char* what_;
   const MatrixProduct& product_;
   const Workspace& workspace_;
 };
 
-void run_product(const char* what, const MatrixProduct& product, const Workspace& workspace) {
-  const ProductCheck check(what, product, workspace);
+void run_product(const MatrixProduct& product, const Workspace& workspace) {
+  const ProductCheck check(product, workspace);
   check.before();
   {
     const DeviceAccess access;
@@ -103,40 +96,10 @@ void run_product(const char* what, const MatrixProduct& product, const Workspace
 
 }  // namespace
 
-WorkMaker product_work(const char* what, const MatrixProduct& product, const Workspace& workspace) {
-  return simple_work(what, [what, product, workspace] { run_product(what, product, workspace); });
-}
-
-cublasStatus_t enqueue_product(cudaStream_t stream, const char* what, const MatrixProduct& product,
-                               const Workspace& workspace) {
-  const cudaError_t status = enqueue_work(stream, product_work(what, product, workspace));
+cublasStatus_t enqueue_product(cudaStream_t stream, const MatrixProduct& product, const Workspace& workspace) {
+  const cudaError_t status =
+      enqueue_work(stream, simple_work(kCall, [product, workspace] { run_product(product, workspace); }));
   return status == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
-}
-
-const char* status_text(cublasStatus_t status) {
-  switch (status) {
-    case CUBLAS_STATUS_SUCCESS:
-      return "success";
-    case CUBLAS_STATUS_NOT_INITIALIZED:
-      return "the library was not initialized";
-    case CUBLAS_STATUS_ALLOC_FAILED:
-      return "the resource allocation failed";
-    case CUBLAS_STATUS_INVALID_VALUE:
-      return "an unsupported value or parameter was passed to the function";
-    case CUBLAS_STATUS_ARCH_MISMATCH:
-      return "the function requires an architectural feature absent from the device";
-    case CUBLAS_STATUS_MAPPING_ERROR:
-      return "an access to GPU memory space failed";
-    case CUBLAS_STATUS_EXECUTION_FAILED:
-      return "the function failed to launch on the GPU";
-    case CUBLAS_STATUS_INTERNAL_ERROR:
-      return "an internal operation failed";
-    case CUBLAS_STATUS_NOT_SUPPORTED:
-      return "the requested functionality is not supported";
-    case CUBLAS_STATUS_LICENSE_ERROR:
-      return "the license check failed";
-  }
-  return "unrecognized status";
 }
 
 }  // namespace cuda_emulation
