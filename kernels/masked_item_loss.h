@@ -30,38 +30,46 @@ namespace itemloom {
 // A tile of logits on CUDA, and of their gradients, which are the same memory where T is float.
 struct LossTile {
   int64_t rows, items, stride;  // rows of logits, and of dz, begin with a sector of memory
+  int64_t logits;               // that there is memory for
 };
 inline constexpr int64_t kMostLossTileBytes = int64_t{1} << 30;
 
 // How a loss is cut into tiles of at most `most_bytes`. There are two ways.
 //
-//   Whole rows: one pass; a tile of R rows holds all their logits, turns them into dz and adds the gradients. Each tile
-//   reads the table twice and reads and writes its gradient: C (2 e + 8) / R bytes a logit (e: bytes of a T).
-//   Cut rows: two passes over tiles of I items (flash attention's way: Dao et al. 2022, section 3.1). The first one
-//   makes the rows' greatest logits and sums, the second one computes the logits again and goes on as above. That
-//   writes a logit once more and costs 2 C FLOPs, but the table comes by once a pass: 4 bytes, 2 C / balance, and
-//   C (3 e + 8) (1 / R + 1 / I) for table, hidden rows and their gradients.
+//   Whole rows: one pass; a tile holds all logits of its rows, turns them into dz and adds the gradients. Where V is
+//   large a tile has few rows, and each reads the whole table twice and reads and writes its whole gradient.
+//   Cut rows: two passes over tiles of items (as flash attention goes over keys: Dao et al. 2022, section 3.1). The
+//   first one makes the rows' greatest logits and sums, the second one computes the logits again and goes on as above.
 //
-// Rows are whole while that is cheaper, which for fp32 of 64 columns holds up to about four million items. `balance` is
-// the FLOPs that a GPU computes while it moves a byte: data sheets of A100, H100 and B200 say 10 to 20 in fp32, 76 to
-// 148 in tf32, 153 to 295 in bf16.
+// Rows are cut where that takes less time by the bytes that move, for a logit, and the FLOPs: a product takes as long
+// as the greater of the two. `balance` is the FLOPs that a GPU computes while it moves a byte; the least of those that
+// the data sheets of A100, H100 and B200 say, where computing again costs most (10 to 20 in fp32, 76 to 148 in tf32,
+// 153 to 295 in bf16).
 template <class T>
 constexpr LossTile loss_tile(int64_t rows, int64_t items, int64_t columns, bool tf32, int64_t most_bytes) {
   constexpr bool kFloat = std::is_same_v<T, float>;
-  constexpr int64_t kFewestItems = 1024;
-  const int64_t logit = int64_t{sizeof(float)} + (kFloat ? 0 : int64_t{sizeof(T)}), step = 32 / int64_t{sizeof(T)};
-  const int64_t stride = round_up(items, step);
-  const LossTile whole{std::min(rows, std::clamp<int64_t>(most_bytes / (stride * logit), 16, 1024)), items, stride};
-  const int64_t cut_rows = std::min(rows, std::max<int64_t>(most_bytes / (kFewestItems * logit), 16));
-  const int64_t cut_items = std::max(most_bytes / (std::max<int64_t>(cut_rows, 1) * logit), kFewestItems) / step * step;
-  if (whole.rows == rows || cut_items >= items) return whole;
-  const double bytes = sizeof(T), balance = !kFloat ? 150 : tf32 ? 75 : 10;
-  const auto c = static_cast<double>(columns);
-  const double whole_bytes = c * (2 * bytes + 8) / static_cast<double>(whole.rows);
-  const double cut_bytes =
-      4 + 2 * c / balance +
-      c * (3 * bytes + 8) * (1 / static_cast<double>(cut_rows) + 1 / static_cast<double>(cut_items));
-  return cut_bytes < whole_bytes ? LossTile{cut_rows, cut_items, cut_items} : whole;
+  constexpr int64_t kMostWholeRows = 1024, kMostCutRows = 8192, kFewestCutItems = 1024;
+  constexpr int64_t kElement = sizeof(T), kLogit = kFloat ? 4 : 4 + kElement, kStep = 32 / kElement;
+  const int64_t stride = round_up(items, kStep), most_logits = most_bytes / kLogit;
+  const int64_t whole_rows = std::min({rows, most_logits / stride, kMostWholeRows});
+  const LossTile whole{whole_rows, items, stride, whole_rows * stride};
+  const int64_t cut_rows = std::min({rows, std::max<int64_t>(most_logits / kFewestCutItems, 1), kMostCutRows});
+  if (whole_rows == rows) return whole;
+  const int64_t cut_items = std::max(most_logits / cut_rows, kFewestCutItems) / kStep * kStep;
+  const LossTile cut{cut_rows, cut_items, cut_items, std::max(most_logits, cut_rows * cut_items)};
+  if (cut_items >= items && whole_rows > 0) return whole;
+  if (whole_rows == 0) return cut;
+
+  const auto c = static_cast<double>(columns), e = static_cast<double>(kElement);
+  const double computing = 2 * c / (!kFloat ? 150 : tf32 ? 75 : 10);
+  const auto product = [=](double bytes) { return std::max(bytes, computing); };
+  const double row = 1 / static_cast<double>(whole_rows), cut_row = 1 / static_cast<double>(cut_rows),
+               item = 1 / static_cast<double>(cut_items);
+  // Logits; their two readings and dz; dhidden; dtable.
+  const double whole_time = product(4 + c * e * row) + 8 + e + product(e + c * e * row) + product(e + c * 8 * row);
+  const double cut_time = 2 * product(4 + c * e * (cut_row + item)) + 8 + e +
+                          product(e + c * (e * cut_row + 8 * item)) + product(e + c * (8 * cut_row + e * item));
+  return cut_time < whole_time ? cut : whole;
 }
 
 template <class T>
@@ -86,10 +94,10 @@ template <class T>
 int64_t scratch_bytes(CudaStream, const MaskedItemLoss<T>& args) {
   const int64_t items = args.table.rows(), columns = args.table.columns();
   const LossTile tile = loss_tile<T>(args.hidden.rows(), items, columns, args.tf32, args.most_tile_bytes);
-  const int64_t logits = tile.rows * tile.stride, numbers = tile.rows * int64_t{sizeof(float)};
+  const int64_t numbers = tile.rows * int64_t{sizeof(float)};
   const bool bf16 = !std::is_same_v<T, float>;
-  return cuda_scratch_bytes({logits * int64_t{sizeof(float)}, bf16 ? logits * int64_t{sizeof(T)} : 0, numbers, numbers,
-                             numbers, bf16 && tile.items < items ? numbers * columns : 0});
+  return cuda_scratch_bytes({tile.logits * int64_t{sizeof(float)}, bf16 ? tile.logits * int64_t{sizeof(T)} : 0, numbers,
+                             numbers, numbers, bf16 && tile.items < items ? numbers * columns : 0});
 }
 
 }  // namespace itemloom

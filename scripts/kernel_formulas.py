@@ -7,10 +7,12 @@ sequences of unequal length. scripts/kernel_report.py prints it, scripts/gpu_che
 
 # SXM modules, dense. TFLOP/s of fp32's FMA units and of the tensor cores, GB/s of memory. A100: data sheet "NVIDIA A100
 # Tensor Core GPU", 80 GB. H100: "NVIDIA H100 Tensor Core GPU", half of its tensor figures, which are with sparsity.
-# B200: "NVIDIA Blackwell Architecture Technical Brief", HGX B200, one GPU.
+# H200: "NVIDIA H200 Tensor Core GPU", likewise. B200: "NVIDIA Blackwell Architecture Technical Brief", HGX B200, one
+# GPU.
 DATA_SHEETS = {
     "A100": {"fp32": 19.5, "tf32": 156.0, "bf16": 312.0, "bandwidth": 2039.0},
     "H100": {"fp32": 67.0, "tf32": 494.5, "bf16": 989.0, "bandwidth": 3350.0},
+    "H200": {"fp32": 67.0, "tf32": 494.5, "bf16": 989.0, "bandwidth": 4800.0},
     "B200": {"fp32": 80.0, "tf32": 1100.0, "bf16": 2250.0, "bandwidth": 8000.0},
 }
 # Of training.precision: bytes of an activation.
@@ -95,9 +97,10 @@ FORMULAS = {
     # a (m, k), b (k, n), bias, c (m, n) where it is added into; c, of `out` bytes
     "cublasLtMatmul": lambda m, n, k, e, out, accumulate=False, bias=False: (
         (m * k + k * n) * e + m * n * out * (1 + accumulate) + n * e * bias, 2 * m * n * k),
-    # logits; dz. The second reading of a row is the cache's. With targets and losses, or with tops, sums and targets.
-    "masked_item_loss_rows": lambda r, c, e: (r * c * (4 + e) + 12 * r, 6 * r * c),
-    "masked_item_loss_scan": lambda r, c: (r * c * 4 + 16 * r, 3 * r * c),
+    # logits; dz; targets and losses. Those of hundreds of rows are under way at a time: the second reading of a row of
+    # up to 16,384 items is the cache's, longer ones are read again. Cut rows: also tops, sums and targets' logits.
+    "masked_item_loss_rows": lambda r, c, e: (r * c * (4 + 4 * (c > 16384) + e) + 12 * r, 6 * r * c),
+    "masked_item_loss_scan": lambda r, c: (r * c * 4 + 32 * r, 3 * r * c),
     "masked_item_loss_gradients": lambda r, c, e: (r * c * (4 + e) + 12 * r, 3 * r * c),
     # sums; dhidden twice
     "masked_item_loss_add": lambda n, e: (n * (4 + 2 * e), n),
@@ -224,15 +227,26 @@ class Calls:
     def loss_tile(self, masked):
         """loss_tile() of kernels/masked_item_loss.h: rows and items."""
         c, items, e = self.shape.hidden, self.shape.items, self.e
-        logit, step, most = (4 if e == 4 else 4 + e), 32 // e, 1 << 30
-        rows = min(masked, max(16, min(1024, most // (up(items, step) * step * logit))))
-        cut_rows = min(masked, max(16, most // (1024 * logit)))
-        cut_items = max(most // (cut_rows * logit), 1024) // step * step
-        if rows == masked or cut_items >= items:
+        step, most = 32 // e, (1 << 30) // (4 if e == 4 else 4 + e)
+        rows = min(masked, most // (up(items, step) * step), 1024)
+        cut_rows = min(masked, most // 1024, 8192)
+        cut_items = max(most // cut_rows, 1024) // step * step
+        if rows == masked or (cut_items >= items and rows > 0):
             return rows, items
-        balance = {"fp32": 10, "tf32": 75, "bf16": 150}[self.precision]
-        cut_bytes = 4 + 2 * c / balance + c * (3 * e + 8) * (1 / cut_rows + 1 / cut_items)
-        return (cut_rows, cut_items) if cut_bytes < c * (2 * e + 8) / rows else (rows, items)
+        computing = 2 * c / {"fp32": 10, "tf32": 75, "bf16": 150}[self.precision]
+
+        def product(moved):
+            return max(moved, computing)
+
+        def whole_time(row):
+            return product(4 + c * e * row) + 8 + e + product(e + c * e * row) + product(e + c * 8 * row)
+
+        def cut_time(row, item):
+            return (2 * product(4 + c * e * (row + item)) + 8 + e + product(e + c * (e * row + 8 * item))
+                    + product(e + c * (8 * row + e * item)))
+
+        cut = rows == 0 or cut_time(1 / cut_rows, 1 / cut_items) < whole_time(1 / rows)
+        return (cut_rows, cut_items) if cut else (rows, items)
 
     def loss(self, masked):
         """kernels/cuda/masked_item_loss.cu: tiles of logits, and of dz beside them where it is bf16, of up to 1 GiB."""

@@ -54,9 +54,11 @@ __global__ void __launch_bounds__(kThreads) finish_rows(MaskedItemLoss<T> args, 
     const cuda::SoftmaxScale found = cuda::softmax_scale<kThreads>(logits, tile.items, shared);
     scale = cuda::SoftmaxScale::of_both(scale, found);
     if (threadIdx.x == 0) {
-      tile.tops[place] = scale.top;
-      tile.sums[place] = scale.sum;
-      tile.target_logits[place] = target_logit;
+      if (kVisit == Visit::kLoss) {
+        tile.tops[place] = scale.top;
+        tile.sums[place] = scale.sum;
+        tile.target_logits[place] = target_logit;
+      }
       // Of the tiles so far: right after the last one.
       args.row_losses[row] =
           target < 0 ? 0.0f : static_cast<float>(log(double{scale.sum}) + (double{scale.top} - target_logit));
@@ -178,11 +180,11 @@ void add_up(CudaStream stream, const MaskedItemLoss<T>& args) {
   tile.stride = most.stride;
   if (rows > 0) {
     cuda::carve_scratch(stream, [&](cuda::Carver& carver) {
-      tile.logits = carver.take<float>(most.rows * most.stride);
+      tile.logits = carver.take<float>(most.logits);
       if constexpr (kInPlace) {
         tile.dz = tile.logits;
       } else {
-        tile.dz = carver.take<T>(most.rows * most.stride);
+        tile.dz = carver.take<T>(most.logits);
       }
       tile.tops = carver.take<float>(most.rows);
       tile.sums = carver.take<float>(most.rows);

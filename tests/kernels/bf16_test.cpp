@@ -560,7 +560,8 @@ TEST_CASE("the masked-item loss of bf16 has fp32 logits and is as exact as a pla
                                   {31, 33, 64, false, true},
                                   {1100, 45, 8, true, true},
                                   {20, 31, 16, true, false},
-                                  {60, 2300, 96, true, true, kCutTile}}) {
+                                  {60, 2300, 96, true, true, kCutTile},
+                                  {45, 2070, 96, false, false, kCutTile}}) {
     same_twice([&](Device& device) { return test_loss(device, options); });
   }
 }

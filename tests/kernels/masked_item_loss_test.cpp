@@ -211,28 +211,64 @@ TEST_CASE("rows that are cut into tiles of items have the same loss and gradient
   });
 }
 
-TEST_CASE("a loss's rows are cut where that moves fewer bytes", "[masked_item_loss]") {
-  const auto tile_of = [](int64_t rows, int64_t items, int64_t columns, int64_t most_bytes = kMostLossTileBytes) {
-    const LossTile tile = loss_tile<float>(rows, items, columns, false, most_bytes);
-    return std::vector<int64_t>{tile.rows, tile.items, tile.stride};
-  };
-  const auto bf16_tile_of = [](int64_t rows, int64_t items, int64_t columns) {
-    const LossTile tile = loss_tile<Bf16>(rows, items, columns, false, kMostLossTileBytes);
-    return std::vector<int64_t>{tile.rows, tile.items, tile.stride};
-  };
+namespace {
+
+template <class T>
+std::vector<int64_t> tile_of(int64_t rows, int64_t items, int64_t columns, bool tf32 = false) {
+  const LossTile tile = loss_tile<T>(rows, items, columns, tf32, kMostLossTileBytes);
+  return {tile.rows, tile.items, tile.stride};
+}
+
+}  // namespace
+
+TEST_CASE("a loss's rows are cut where that takes less time", "[masked_item_loss]") {
   using Extents = std::vector<int64_t>;
-  REQUIRE(tile_of(0, 5, 4) == Extents{0, 5, 8});
-  REQUIRE(tile_of(5000, 3416, 64) == Extents{1024, 3416, 3416});
-  REQUIRE(bf16_tile_of(5000, 12101, 64) == Extents{1024, 12101, 12112});
-  // 268 rows of a million logits take 1 GiB; 26 of ten million, whose table would come by 193 times.
-  REQUIRE(tile_of(5000, 1'000'000, 64) == Extents{268, 1'000'000, 1'000'000});
-  REQUIRE(tile_of(26, 10'000'000, 64) == Extents{26, 10'000'000, 10'000'000});
-  REQUIRE(tile_of(5000, 10'000'000, 64) == Extents{5000, 53680, 53680});
-  // In bf16 computing costs less.
-  REQUIRE(tile_of(5000, 1'000'000, 256) == Extents{268, 1'000'000, 1'000'000});
-  REQUIRE(bf16_tile_of(5000, 1'000'000, 256) == Extents{5000, 35776, 35776});
-  // More rows than a tile of 1,024 items has.
-  REQUIRE(tile_of(500'000, 10'000'000, 64) == Extents{262144, 1024, 1024});
+  REQUIRE(tile_of<float>(0, 5, 4) == Extents{0, 5, 8});
+  REQUIRE(tile_of<float>(5000, 3416, 64) == Extents{1024, 3416, 3416});
+  REQUIRE(tile_of<Bf16>(5000, 12101, 64) == Extents{1024, 12101, 12112});
+  // 268 rows of a million logits take 1 GiB, in bf16 178; of ten million 17, and the table would come by 295 times.
+  REQUIRE(tile_of<float>(5000, 1'000'000, 64) == Extents{268, 1'000'000, 1'000'000});
+  REQUIRE(tile_of<Bf16>(17, 10'000'000, 64) == Extents{17, 10'000'000, 10'000'000});
+  REQUIRE(tile_of<Bf16>(5000, 10'000'000, 64) == Extents{5000, 35776, 35776});
+  // The more columns a product has, the more computing again costs, except where it hardly costs anything.
+  REQUIRE(tile_of<float>(5000, 2'000'000, 256) == Extents{134, 2'000'000, 2'000'000});
+  REQUIRE(tile_of<float>(5000, 2'000'000, 256, true) == Extents{5000, 53680, 53680});
+  REQUIRE(tile_of<Bf16>(5000, 1'000'000, 256) == Extents{5000, 35776, 35776});
+  // A row that does not fit is cut in any case, and so are more rows than a tile has.
+  REQUIRE(tile_of<float>(1, 500'000'000, 8) == Extents{1, 268'435'456, 268'435'456});
+  REQUIRE(tile_of<Bf16>(500'000, 10'000'000, 64) == Extents{8192, 21840, 21840});
+}
+
+// A plan is made for the greatest number of rows, and a step of fewer must not find it too small.
+TEST_CASE("a loss of fewer rows takes no more scratch memory", "[masked_item_loss]") {
+  const auto scratch = []<class T>(T, int64_t rows, int64_t items, int64_t columns) {
+    static float nothing[1];
+    const auto matrix = [](int64_t r, int64_t c) { return Matrix<const T>(reinterpret_cast<const T*>(nothing), r, c); };
+    const MaskedItemLoss<T> loss{.hidden = matrix(rows, columns),
+                                 .table = matrix(items, columns),
+                                 .bias = Vector<const float>::none(),
+                                 .targets = Vector<const int32_t>::none(),
+                                 .row_losses = Vector<float>::none(),
+                                 .loss = Vector<double>::none(),
+                                 .dhidden = Matrix<T>::none(),
+                                 .dtable = Matrix<float>::none(),
+                                 .dbias = Vector<float>::none()};
+    return scratch_bytes(CudaStream(), loss);
+  };
+  for (const int64_t items : {1, 3416, 500'000, 1'000'000, 10'000'000, 20'000'000, 300'000'000}) {
+    for (const int64_t columns : {8, 64, 256}) {
+      int64_t fp32 = 0, bf16 = 0;
+      for (int64_t rows = 1; rows <= 20'000; rows += rows < 300 ? 1 : 97) {
+        CAPTURE(items, columns, rows);
+        REQUIRE(scratch(float(), rows, items, columns) >= fp32);
+        REQUIRE(scratch(Bf16(), rows, items, columns) >= bf16);
+        fp32 = scratch(float(), rows, items, columns);
+        bf16 = scratch(Bf16(), rows, items, columns);
+      }
+      REQUIRE(fp32 <= kMostLossTileBytes + 4 * 256 + 3 * 8192 * 4);
+      REQUIRE(bf16 <= kMostLossTileBytes + 6 * 256 + 8192 * 4 * (3 + columns));
+    }
+  }
 }
 
 TEST_CASE("the masked-item loss without gradients leaves them alone", "[masked_item_loss][device]") {
