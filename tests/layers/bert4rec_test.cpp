@@ -152,30 +152,35 @@ double distance(const A* a, const B* b, int64_t count) {
 
 }  // namespace
 
-// A plain version computes in double and stores every result of an op as bf16 (the golden file's generator, which has
-// its errors). Tf32 has three bits more, and only products' factors lose any; but a gradient that is zero except for
-// roundings (that of the keys' biases) is a whole step to Adam whatever the precision.
+// A plain version computes in double, stores what is bf16 by README's table after each op, and fuses nothing (the
+// golden file's generator, which has its errors). Tf32 has three bits more, and only products' factors lose any.
 TEST_CASE("bf16 errs at most twice as much as a plain version in a step and after twenty",
           "[bert4rec][precision][device]") {
   const Hdf5Reader golden(std::string(ITEMLOOM_SOURCE_DIR) + "/tests/golden/bert4rec.h5");
   for (const std::string name : {"pre", "post", "bare"}) {
+    INFO(name);
     const auto number = [&](const std::string& what) { return golden.read<double>("/" + name + "/" + what)[0]; };
     const GoldenSteps fp32 = golden_steps(golden, name, Precision::kFp32);
-    for (const Precision precision : {Precision::kBf16, Precision::kTf32}) {
-      INFO(name << (precision == Precision::kBf16 ? " bf16" : " tf32"));
-      const GoldenSteps steps = golden_steps(golden, name, precision);
-      const double in_a_step = precision == Precision::kBf16 ? 2 : 0.5;
-      REQUIRE(std::abs(steps.losses[0] - number("loss")) <= in_a_step * number("bf16_error_of_loss"));
-      REQUIRE(distance(steps.losses.data(), fp32.losses.data(), kSteps) <= 2 * number("bf16_error_of_losses"));
-      REQUIRE(steps.losses != fp32.losses);
-      for (const ParameterInfo& info : steps.infos) {
-        INFO(info.name);
-        const auto gradient = golden.read<double>("/" + name + "/gradient/" + info.name);
-        REQUIRE(distance(steps.gradients.data() + info.offset, gradient.data(), info.size) <=
-                in_a_step * number("bf16_error/" + info.name));
-        REQUIRE(distance(steps.values.data() + info.offset, fp32.values.data() + info.offset, info.size) <=
-                2 * number("bf16_error_after_steps/" + info.name));
-      }
+    const GoldenSteps tf32 = golden_steps(golden, name, Precision::kTf32);
+    const GoldenSteps bf16 = golden_steps(golden, name, Precision::kBf16);
+    REQUIRE(std::abs(tf32.losses[0] - number("loss")) <= 0.5 * number("bf16_error_of_loss"));
+    REQUIRE(std::abs(bf16.losses[0] - number("loss")) <= 2 * number("bf16_error_of_loss"));
+    REQUIRE(distance(bf16.losses.data(), fp32.losses.data(), kSteps) <= 2 * number("bf16_error_of_losses"));
+    REQUIRE((tf32.losses != fp32.losses && bf16.losses != fp32.losses));
+    for (const ParameterInfo& info : fp32.infos) {
+      INFO(info.name);
+      const auto gradient = golden.read<double>("/" + name + "/gradient/" + info.name);
+      const double plain = number("bf16_error/" + info.name);
+      REQUIRE(distance(tf32.gradients.data() + info.offset, gradient.data(), info.size) <= 0.5 * plain);
+      REQUIRE(distance(bf16.gradients.data() + info.offset, gradient.data(), info.size) <= 2 * plain);
+      // The gradients of the keys' biases are zero, which a rounding makes a whole step of Adam: they walk at random.
+      const float *values = bf16.values.data() + info.offset, *expected = fp32.values.data() + info.offset;
+      const int64_t third = info.size / 3;
+      const double far =
+          info.name.ends_with("qkv.bias")
+              ? std::hypot(distance(values, expected, third), distance(values + 2 * third, expected + 2 * third, third))
+              : distance(values, expected, info.size);
+      REQUIRE(far <= 2 * number("bf16_error_after_steps/" + info.name));
     }
   }
 }
