@@ -62,17 +62,21 @@ __device__ inline float4 load_four(const float* from, int count, bool fours) {
   return make_float4(from[0], count > 1 ? from[1] : 0.0f, count > 2 ? from[2] : 0.0f, count > 3 ? from[3] : 0.0f);
 }
 
-// to[i] = scale * row(i) for kRows rows by the whole block; row(i) is where a row begins, or nullptr for zeros.
+// to[i] = scale * row(i) for kRows rows by the whole block; row(i) is where a row begins, or nullptr for zeros. Eight
+// lanes store at a time. Where they have two rows, of heads of 16, these are four rows apart: neighbours would share
+// banks.
 template <int kSize, int kRows, class Row>
 __device__ void load_rows(const Columns& columns, float scale, float* to, Row row) {
   constexpr int kFours = kSize / 4;
+  static_assert(kFours >= 4 && kRows % 8 == 0);
 #pragma unroll 4
   for (int i = static_cast<int>(threadIdx.x); i < kRows * kFours; i += kThreads) {
-    const int index = i / kFours, column = i % kFours * 4;
+    const int place = i / kFours, column = i % kFours * 4;
+    const int index = kFours >= 8 ? place : place / 8 * 8 + place % 2 * 4 + place % 8 / 2;
     const float* from = row(index);
     float4 value = make_float4(0, 0, 0, 0);
     if (from && column < columns.count) value = load_four(from + column, columns.count - column, columns.aligned);
-    *reinterpret_cast<float4*>(to + index * (kSize + 4) + column) =
+    reinterpret_cast<float4*>(to)[index * (kFours + 1) + i % kFours] =
         make_float4(scale * value.x, scale * value.y, scale * value.z, scale * value.w);
   }
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """memory_accesses.py TESTS PROGRAM: how the kernels meet the memory, counted by the CUDA emulation.
 
-Attention's tests: no access to shared memory takes a bank twice in bf16, and each kernel moves at most 1.05 times the
-sectors of device memory that its bytes fill. Two trainings with a validation, in fp32 and in bf16: so does every kernel
-that moves a noteworthy share of the step's bytes, and attention's tiles of fp32 take no bank twice, either.
+In some of the kernels' tests every kernel moves at most 1.05 times the sectors of device memory that its bytes fill; in
+small trainings with a validation so does every line that moves a noteworthy share of the bytes. Tiles of attention take
+no bank of shared memory twice, and other accesses to it hardly ever.
 """
 
 import json
@@ -13,25 +13,36 @@ import subprocess
 import sys
 import tempfile
 
-HEAD_SIZES = (16, 32, 64, 128)
 MOST_SECTORS = 1.05
-# A kernel's share of a run's sectors from which on it matters.
-NOTEWORTHY = 0.005
-# What has such a share in any case.
+# What queries and keys are is read beside the tiles of fp32, by fewer lanes than there are banks.
+MOST_BANK_CYCLES = 1.02
+# Shares of all sectors from which on a kernel, and a line of one, matter.
+NOTEWORTHY_KERNEL, NOTEWORTHY_LINE = 0.005, 0.0025
+
+# Tests, and kernels that they run in how many forms.
 BF16_ATTENTION = ('attention::bf16::forward', 'attention::bf16::add_query_gradients',
                   'attention::bf16::add_key_gradients', 'attention::row_dots<itemloom::Bf16')
+CUT_LOSS = ('finish_rows<(masked_item_loss::Visit)0, ', 'finish_rows<(masked_item_loss::Visit)1, ')
+TESTS = {
+    'bf16 attention is as good as a plain one for many short sequences': (BF16_ATTENTION, 4),
+    'rows that are cut into tiles of items have the same loss and gradients': (CUT_LOSS, 1),
+}
+# Trainings: precision, norm, hidden size and heads. And what matters in each of them.
+TRAININGS = (('fp32', 'pre', 64, 4), ('fp32', 'post', 64, 2), ('fp32', 'pre', 64, 1), ('fp32', 'pre', 128, 1),
+             ('bf16', 'pre', 64, 2), ('bf16', 'post', 64, 2))
 FP32_ATTENTION = ('attention::forward', 'attention::add_query_gradients', 'attention::add_key_gradients',
                   'attention::row_dots<float')
-OTHERS = ('layer_norm::normalise_rows', 'layer_norm::add_gradients', 'optimizer_step::AdamFours',
+ANYWAY = ('layer_norm::normalise_rows', 'layer_norm::add_gradients', 'optimizer_step::AdamFours',
           'activation::ForwardFours', 'activation::find_gradients', 'embedding_bag::BagFours',
           'embedding_bag::PieceFours', 'masked_item_loss::finish_rows', 'reduce::sum_row_block',
           'reduce::sum_of_squares', 'reduce::add_partials')
+POST_NORM = ('dropout::DrawnKept<dropout::ForwardFours', 'dropout::DrawnKept<dropout::BackwardFours')
 
 
 def counted(command):
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, 'counters.json')
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL,
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                        env=dict(os.environ, CUDA_EMULATION_COUNTERS=file, CUDA_EMULATION_HOST_PROTECT='0'))
         with open(file) as text:
             return [Kernel(kernel) for kernel in json.load(text)['kernels']]
@@ -39,59 +50,73 @@ def counted(command):
 
 class Kernel:
     def __init__(self, counters):
-        self.name = counters['kernel'].split('(itemloom::')[0].removeprefix('void ').replace('itemloom::cuda_', '')
+        self.name = counters['kernel'].replace('itemloom::cuda_', '')
         self.shared = [line for line in counters['lines'] if line['space'] == 'shared']
         self.device = [line for line in counters['lines'] if line['space'] == 'device']
         self.sectors = sum(line['sectors'] for line in self.device)
 
-    def complaints(self, *, most_bank_cycles):
-        # A number that many lanes read is one, which must not make up for others.
-        ratio = self.sectors / sum(min(line['ideal'], line['sectors']) for line in self.device)
+    # A number that many lanes read is one, which must not make up for others.
+    def ratio(self):
+        return self.sectors / sum(min(line['ideal'], line['sectors']) for line in self.device)
+
+    def line_complaints(self, all_sectors):
+        for line in self.device:
+            if line['sectors'] > max(NOTEWORTHY_LINE * all_sectors, MOST_SECTORS * line['ideal']):
+                yield f'{self.name}: too many sectors: {line}'
+
+    def bank_complaints(self, most):
         cycles = sum(line['bank_cycles'] for line in self.shared)
         least = sum(line['ideal'] for line in self.shared)
-        print(f'{self.name}: {ratio:.3f} times the sectors, {cycles / max(least, 1):.3f} times the cycles of banks')
-        if ratio > MOST_SECTORS:
-            worst = sorted(self.device, key=lambda line: line['ideal'] - line['sectors'])[:3]
-            yield f'{self.name}: {ratio:.3f} times the sectors, mostly {worst}'
-        if cycles > most_bank_cycles * least:
+        print(f'{self.ratio():.3f} times the sectors, {cycles / max(least, 1):.3f} times banks: {self.name[:120]}')
+        if cycles > most * least:
             worst = sorted(self.shared, key=lambda line: line['ideal'] - line['bank_cycles'])[:3]
             yield f'{self.name}: bank conflicts: {cycles / least:.3f} times the cycles, mostly {worst}'
 
 
-def attention_complaints(tests):
-    kernels = [kernel for kernel in counted([tests, 'bf16 attention is as good as a plain one for many short sequences'])
-               if any(part in kernel.name for part in BF16_ATTENTION)]
+def test_complaints(tests, name, parts, forms):
+    kernels = [kernel for kernel in counted([tests, name]) if any(part in kernel.name for part in parts)]
+    print(name)
     for kernel in kernels:
-        yield from kernel.complaints(most_bank_cycles=1)
-    if len(kernels) != len(BF16_ATTENTION) * len(HEAD_SIZES):
-        yield f'{len(kernels)} kernels of attention were counted, not {len(BF16_ATTENTION) * len(HEAD_SIZES)}'
+        yield from kernel.bank_complaints(1)
+        if kernel.ratio() > MOST_SECTORS:
+            worst = sorted(kernel.device, key=lambda line: line['ideal'] - line['sectors'])[:3]
+            yield f'{kernel.name}: {kernel.ratio():.3f} times the sectors, mostly {worst}'
+    if len(kernels) != len(parts) * forms:
+        yield f'{name}: {len(kernels)} kernels were counted, not {len(parts) * forms}'
 
 
-def training_complaints(program, precision, norm, attention):
+def training_complaints(program, precision, norm, hidden, heads):
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        lines = [f'{user} ' + ' '.join(str((37 * user + 11 * place * place) % 647) for place in range(6 + 5 * user % 23))
-                 for user in range(40)] + ['all ' + ' '.join(map(str, range(647)))]
+        lines = ['all ' + ' '.join(map(str, range(647)))]
+        for user in range(40):
+            places = range(6 + 5 * user % 23)
+            lines.append(f'{user} ' + ' '.join(str((37 * user + 11 * place * place) % 647) for place in places))
         (folder / 'sequences.txt').write_text('\n'.join(lines) + '\n')
         config = {'data': {'files': ['sequences.txt'], 'format': 'sequences', 'max_length': 24}, 'device': 'cuda',
-                  'model': {'hidden_size': 64, 'heads': 2, 'layers': 2, 'norm': norm},
+                  'model': {'hidden_size': hidden, 'heads': heads, 'layers': 2, 'norm': norm},
                   'training': {'epochs': 1, 'batch_size': 64, 'precision': precision}}
         (folder / 'config.json').write_text(json.dumps(config))
         kernels = counted([program, 'train', folder / 'config.json', '--run', folder / 'run'])
     all_sectors = sum(kernel.sectors for kernel in kernels)
-    noteworthy = [kernel for kernel in kernels if kernel.sectors > NOTEWORTHY * all_sectors]
+    noteworthy = [kernel for kernel in kernels if kernel.sectors > NOTEWORTHY_KERNEL * all_sectors]
+    print(f'{precision}, {norm}, hidden size {hidden}, {heads} heads')
     for kernel in noteworthy:
-        # What queries and keys are is read beside the tiles, by fewer lanes than there are banks.
-        yield from kernel.complaints(most_bank_cycles=1.02 if 'attention' in kernel.name else 2)
-    for part in attention + OTHERS:
+        yield from kernel.bank_complaints(MOST_BANK_CYCLES)
+        yield from kernel.line_complaints(all_sectors)
+    attention = FP32_ATTENTION if precision == 'fp32' else BF16_ATTENTION
+    for part in ANYWAY + attention + (POST_NORM if norm == 'post' else ()):
         if not any(part in kernel.name for kernel in noteworthy):
-            yield f'{precision}: no kernel {part} moved {NOTEWORTHY:.1%} of the sectors'
+            yield f'{precision}, {norm}: no kernel {part} moved {NOTEWORTHY_KERNEL:.1%} of the sectors'
 
 
 def main():
     tests, program = sys.argv[1:]
-    complaints = [*attention_complaints(tests), *training_complaints(program, 'fp32', 'pre', FP32_ATTENTION),
-                  *training_complaints(program, 'bf16', 'post', BF16_ATTENTION)]
+    complaints = []
+    for name, expected in TESTS.items():
+        complaints += test_complaints(tests, name, *expected)
+    for training in TRAININGS:
+        complaints += training_complaints(program, *training)
     print('\n'.join(complaints))
     sys.exit(1 if complaints else 0)
 
