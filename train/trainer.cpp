@@ -20,6 +20,10 @@ ModelInstance::ModelInstance(Device& device, const ModelConfig& config, int64_t 
     : ModelInstance(device, config, items, max_length, seed, *make_self_communicator(), false, gradients) {}
 
 ModelInstance::ModelInstance(Device& device, const ModelConfig& config, int64_t items, int64_t max_length,
+                             uint64_t seed, Communicator& communicator, bool shared_values)
+    : ModelInstance(device, config, items, max_length, seed, communicator, shared_values, true) {}
+
+ModelInstance::ModelInstance(Device& device, const ModelConfig& config, int64_t items, int64_t max_length,
                              uint64_t seed, Communicator& communicator, bool shared_values, bool gradients)
     : device_(device), model_(Scope(parameters_), config, items, max_length) {
   const int64_t floats = parameters_.size();

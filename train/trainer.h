@@ -30,7 +30,7 @@ class ModelInstance {
                 bool gradients = true);
   // A rank's model, whose gradients meet those of the other ranks; with `shared_values` its parameters do, too.
   ModelInstance(Device& device, const ModelConfig& config, int64_t items, int64_t max_length, uint64_t seed,
-                Communicator& communicator, bool shared_values, bool gradients = true);
+                Communicator& communicator, bool shared_values);
 
   const Bert4Rec& model() const { return model_; }
   ParameterStore& parameters() { return parameters_; }
@@ -38,9 +38,15 @@ class ModelInstance {
   // To be called after parameters' values have changed: brings their copy in bf16, where there is one, up to date.
   void values_changed();
   ExchangeBuffer& values() { return *values_; }
-  ExchangeBuffer& gradients() { return *gradients_; }
+  ExchangeBuffer& gradients() {
+    CHECK(gradients_, "this model has no gradients");
+    return *gradients_;
+  }
 
  private:
+  ModelInstance(Device& device, const ModelConfig& config, int64_t items, int64_t max_length, uint64_t seed,
+                Communicator& communicator, bool shared_values, bool gradients);
+
   Device& device_;
   ParameterStore parameters_;
   Bert4Rec model_;

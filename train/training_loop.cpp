@@ -335,7 +335,8 @@ void TrainingLoop::reserve_memory(const MemoryPlan& plan) {
                  [&] { step_.reserve(plan.activations); });
     take_planned("the scores and layers of a validation", plan.validation.total(), "evaluation.batch_size",
                  [&] { scorer_.reserve(plan.validation); });
-    take_planned("the kernels of training and validation", plan.scratch, step_keys + " or training.threads",
+    const std::string scratch_keys = device_.cuda() ? step_keys : step_keys + " or training.threads";
+    take_planned("the kernels of training and validation", plan.scratch, scratch_keys,
                  [&] { device_.reserve_scratch(plan.scratch); });
   });
 }

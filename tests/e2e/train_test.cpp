@@ -203,7 +203,10 @@ TEST_CASE("a run without a better metric ends early and keeps its best", "[e2e]"
   REQUIRE(again.exit_code == 0);
   REQUIRE(again.error.find("is finished: 3 epochs") != std::string::npos);
   REQUIRE(learned(run) == last);
-  REQUIRE(open_run(run)->checkpoint_sha256 == after_one);
+  const auto opened = open_run(run);
+  REQUIRE(opened->checkpoint_sha256 == after_one);
+  // Questions need no memory for gradients.
+  REQUIRE_FALSE(opened->instance->parameters().gradients());
 }
 
 TEST_CASE("a run killed at any moment resumes to the bit", "[e2e]") {

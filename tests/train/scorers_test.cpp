@@ -132,7 +132,7 @@ TEST_CASE("item-kNN agrees with dense similarities for any number of threads", "
   }
 }
 
-TEST_CASE("a model without gradients gives the same scores, takes less memory and cannot be trained", "[scorers]") {
+TEST_CASE("a model without gradients gives the same scores and cannot be trained", "[scorers]") {
   constexpr int64_t kItems = 40, kMaxLength = 6;
   Device device;
   ModelInstance trainable(device, small_model(), kItems, kMaxLength, 3);
