@@ -2,7 +2,7 @@
 # gpu_check.sh [--emulated]: everything that wants a GPU, in one go: driver and toolkit, the build of preset cuda, its
 # tests, compute-sanitizer over the kernels' tests, training runs in every precision and on two GPUs, steps of known
 # shapes against the data sheet, and each kernel's share of its roofline. Steps that lack their tool or a second GPU say
-# so. Writes build/gpu-check/gpu-check.json beside the logs, and prints the rows of the README's table. Exits with 1 if
+# so. Writes build/gpu-check/gpu-check.json beside the logs, and the README's table to table.md there. Exits with 1 if
 # a step failed; without a GPU it says what could be checked without one and exits with 77.
 #
 #   --emulated        the same steps on the emulation, with small data, few tests and no times: a check of this script
@@ -254,7 +254,7 @@ ml-1m-d256 256 4"
 }
 
 # The data sheet's name of the GPU, or nothing.
-sheet() { grep -oE 'A100|H100|B200' <<<"$gpu" || true; }
+sheet() { grep -oE 'A100|H100|H200|B200' <<<"$gpu" || true; }
 
 profile() {
   if $emulated; then skip profile "nsys wants a GPU"; return; fi
@@ -303,11 +303,13 @@ for key, value in results.items():
 print(f"\n{results['gpus']} x {results['gpu']}, CUDA {results['toolkit']}; {results['tests']}")
 if emulated:
     print("EMULATED: nothing of this was on a GPU, and no times were taken")
-print("| run | tokens/s | model FLOP use | loss |\n|---|---|---|---|\n" + "\n".join(rows))
+table = "| run | tokens/s | model FLOP use | loss |\n|---|---|---|---|\n" + "\n".join(rows)
+(out / "table.md").write_text(table + "\n")
+print(table)
 for key in results:
     if key.endswith(".failed"):
         print(f"FAILED: {key[:-7]}")
-print(f"written: {out}/gpu-check.json")
+print(f"written: {out}/gpu-check.json, {out}/table.md")
 PYTHON
 }
 

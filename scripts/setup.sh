@@ -50,7 +50,7 @@ has_toolkit() {
 }
 needs_toolkit=false
 if $with_cuda; then
-  packages+=(python3) # translates kernels for the emulation
+  packages+=(python3 ccache) # translates kernels for the emulation; keeps what nvcc has made
   if ! has_toolkit && [ "$(cat "$toolkit/complete" 2>/dev/null)" != "${toolkit_packages[*]}" ]; then
     needs_toolkit=true
     packages+=(python3-pip)

@@ -23,18 +23,6 @@ find_path(ITEMLOOM_CUDA_INCLUDE cublasLt.h HINTS ${ITEMLOOM_CUDA_HOME}/include N
 find_path(ITEMLOOM_NVTX_INCLUDE nvtx3/nvToolsExt.h HINTS ${ITEMLOOM_CUDA_HOME}/include NO_DEFAULT_PATH REQUIRED)
 find_path(ITEMLOOM_NCCL_INCLUDE nccl.h HINTS ${ITEMLOOM_CUDA_HOME}/include PATHS ${toolkit}/nccl/include REQUIRED)
 message(STATUS "CUDA ${CMAKE_MATCH_1} from ${ITEMLOOM_CUDA_HOME}, ITEMLOOM_CUDA=${ITEMLOOM_CUDA}")
-find_program(ITEMLOOM_NVIDIA_SMI nvidia-smi)
-set(gpus "")
-if(ITEMLOOM_NVIDIA_SMI)
-  execute_process(COMMAND ${ITEMLOOM_NVIDIA_SMI} --query-gpu=name,compute_cap,driver_version --format=csv,noheader
-                  OUTPUT_VARIABLE gpus ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE)
-  string(REPLACE "\n" "; " gpus "${gpus}")
-endif()
-if(gpus)
-  message(STATUS "CUDA GPUs (name, compute capability, driver): ${gpus}")
-else()
-  message(STATUS "CUDA GPUs: none here (nvidia-smi lists none)")
-endif()
 
 set(ITEMLOOM_NVCC_FLAGS -std=c++20 -O3 -lineinfo --expt-relaxed-constexpr)
 # Spills and local memory are errors: they turn a register into a trip to DRAM.

@@ -1,0 +1,16 @@
+# Says which GPUs this machine has, whatever is built, so that nobody takes a build for the CPU for another.
+find_program(ITEMLOOM_NVIDIA_SMI nvidia-smi)
+set(gpus "")
+if(ITEMLOOM_NVIDIA_SMI)
+  execute_process(COMMAND ${ITEMLOOM_NVIDIA_SMI} --query-gpu=name,compute_cap,driver_version --format=csv,noheader
+                  OUTPUT_VARIABLE gpus ERROR_QUIET OUTPUT_STRIP_TRAILING_WHITESPACE)
+  string(REPLACE "\n" "; " gpus "${gpus}")
+endif()
+if(gpus)
+  message(STATUS "CUDA GPUs (name, compute capability, driver): ${gpus}")
+else()
+  message(STATUS "CUDA GPUs: none here (nvidia-smi lists none)")
+endif()
+if(NOT ITEMLOOM_CUDA)
+  message(STATUS "CUDA: not in this build, which is for the CPU alone; scripts/build.sh cuda makes one for GPUs")
+endif()
