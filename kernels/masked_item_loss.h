@@ -41,10 +41,10 @@ inline constexpr int64_t kMostLossTileBytes = int64_t{1} << 30;
 //   Cut rows: two passes over tiles of items (as flash attention goes over keys: Dao et al. 2022, section 3.1). The
 //   first one makes the rows' greatest logits and sums, the second one computes the logits again and goes on as above.
 //
-// Rows are cut where that takes less time by the bytes that move, for a logit, and the FLOPs: a product takes as long
-// as the greater of the two. `balance` is the FLOPs that a GPU computes while it moves a byte; the least of those that
-// the data sheets of A100, H100 and B200 say, where computing again costs most (10 to 20 in fp32, 76 to 148 in tf32,
-// 153 to 295 in bf16).
+// Rows are cut where that takes less time by the bytes that move, for a logit, and by the FLOPs: a product takes as
+// long as the greater of the two. While it moves a byte a GPU computes 10 to 20 FLOPs in fp32, 76 to 148 in tf32 and
+// 153 to 295 in bf16, by the data sheets of A100, H100 and B200. The least of them is counted with: there computing
+// again costs most.
 template <class T>
 constexpr LossTile loss_tile(int64_t rows, int64_t items, int64_t columns, bool tf32, int64_t most_bytes) {
   constexpr bool kFloat = std::is_same_v<T, float>;

@@ -109,7 +109,9 @@ void expect_found(const char* name, const Body& body, Environment environment) {
     if (outcome && outcome->exit_code != 0) ++found;
   }
   if (std::getenv(kWantedCase)) return;
-  if (found == 0) fail(__FILE__, __LINE__, std::string(name) + " was found by no seed");
+  // So that a test under a few seeds has a fair chance.
+  if (found < 3)
+    fail(__FILE__, __LINE__, std::string(name) + " was found by " + std::to_string(found) + " of 10 seeds");
   std::printf("ok: %s is found by %d of 10 seeds\n", name, found);
 }
 
