@@ -63,8 +63,9 @@ constexpr LossTile loss_tile(int64_t rows, int64_t items, int64_t columns, bool 
   const auto c = static_cast<double>(columns), e = static_cast<double>(kElement);
   const double computing = 2 * c / (!kFloat ? 150 : tf32 ? 75 : 10);
   const auto product = [=](double bytes) { return std::max(bytes, computing); };
-  const double row = 1 / static_cast<double>(whole_rows), cut_row = 1 / static_cast<double>(cut_rows),
-               item = 1 / static_cast<double>(cut_items);
+  // Not of the rounded number of items, which would send some rows back to the other way, and to less scratch memory.
+  const double item = static_cast<double>(cut_rows) / static_cast<double>(most_logits);
+  const double row = 1 / static_cast<double>(whole_rows), cut_row = 1 / static_cast<double>(cut_rows);
   // Logits; their two readings and dz; dhidden; dtable.
   const double whole_time = product(4 + c * e * row) + 8 + e + product(e + c * e * row) + product(e + c * 8 * row);
   const double cut_time = 2 * product(4 + c * e * (cut_row + item)) + 8 + e +

@@ -99,7 +99,7 @@ FORMULAS = {
         (m * k + k * n) * e + m * n * out * (1 + accumulate) + n * e * bias, 2 * m * n * k),
     # logits; dz; targets and losses. Those of hundreds of rows are under way at a time: the second reading of a row of
     # up to 16,384 items is the cache's, longer ones are read again. Cut rows: also tops, sums and targets' logits.
-    "masked_item_loss_rows": lambda r, c, e: (r * c * (4 + 4 * (c > 16384) + e) + 12 * r, 6 * r * c),
+    "masked_item_loss_rows": lambda r, c, e: (r * c * (4 + 4 * (c > 16384) + e) + 8 * r, 6 * r * c),
     "masked_item_loss_scan": lambda r, c: (r * c * 4 + 32 * r, 3 * r * c),
     "masked_item_loss_gradients": lambda r, c, e: (r * c * (4 + e) + 12 * r, 3 * r * c),
     # sums; dhidden twice
@@ -245,7 +245,7 @@ class Calls:
             return (2 * product(4 + c * e * (row + item)) + 8 + e + product(e + c * (e * row + 8 * item))
                     + product(e + c * (8 * row + e * item)))
 
-        cut = rows == 0 or cut_time(1 / cut_rows, 1 / cut_items) < whole_time(1 / rows)
+        cut = rows == 0 or cut_time(1 / cut_rows, cut_rows / most) < whole_time(1 / rows)
         return (cut_rows, cut_items) if cut else (rows, items)
 
     def loss(self, masked):

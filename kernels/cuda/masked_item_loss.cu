@@ -1,9 +1,9 @@
 // Tiles of rows times items (loss_tile() says how many), each of whose logits fit in scratch memory: cuBLASLt makes the
 // logits of a tile, one block a row makes its loss and turns its logits into dz where they lie or, where dz is bf16,
-// beside them (read twice, the second time mostly from the cache), and two products and the sums of dz's columns add
-// the gradients. A row that is cut goes over its tiles once for its loss and, where there are gradients, a second time:
-// its logits are computed again. dhidden of bf16 is then summed in fp32 and rounded once. One block sums the losses of
-// all rows: 256 threads in double, each every 256th row, and their sums in a fixed tree.
+// beside them (read twice, the second time from the cache unless the row is long), and two products and the sums of
+// dz's columns add the gradients. A row that is cut goes over its tiles once for its loss and, where there are
+// gradients, again with its logits computed a second time; dhidden of bf16 is then summed in fp32 and rounded once. One
+// block sums the losses of all rows: 256 threads in double, each every 256th row, and their sums in a fixed tree.
 #include "kernels/masked_item_loss.h"
 
 #include <algorithm>

@@ -255,10 +255,11 @@ TEST_CASE("a loss of fewer rows takes no more scratch memory", "[masked_item_los
                                  .dbias = Vector<float>::none()};
     return scratch_bytes(CudaStream(), loss);
   };
-  for (const int64_t items : {1, 3416, 500'000, 1'000'000, 10'000'000, 20'000'000, 300'000'000}) {
+  // 967,328 items of 64 columns in bf16 are as long whole as cut.
+  for (const int64_t items : {1, 3416, 500'000, 967'328, 1'000'000, 10'000'000, 20'000'000, 300'000'000}) {
     for (const int64_t columns : {8, 64, 256}) {
       int64_t fp32 = 0, bf16 = 0;
-      for (int64_t rows = 1; rows <= 20'000; rows += rows < 300 ? 1 : 97) {
+      for (int64_t rows = 1; rows <= 9'000; ++rows) {
         CAPTURE(items, columns, rows);
         REQUIRE(scratch(float(), rows, items, columns) >= fp32);
         REQUIRE(scratch(Bf16(), rows, items, columns) >= bf16);
