@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes bert4rec.h5: logits, loss and every gradient of three tiny BERT4Rec models, as PyTorch computes them in double,
-and the errors that a plain bf16 version would make of them.
+"""Writes bert4rec.h5: logits, loss and every gradient of three tiny BERT4Rec models, as PyTorch computes them in
+double, and the errors that a plain bf16 version would make of them.
 
 The models are written in plain torch calls from the description in layers/models/bert4rec.h and share nothing with the
 C++ code but the parameter names. Needs torch, numpy and h5py. Run it from anywhere; the file lands beside the script.
@@ -74,9 +74,10 @@ class Exact:
     factor = logits = stored
 
 
-class PlainBf16(Exact):
-    """What README.md says of precision bf16, with nothing fused: results and their gradients are stored as bf16, products
-    read a bf16 copy of a parameter whose gradient is fp32, and logits are fp32 but not their gradients."""
+class PlainBf16:
+    """What README.md says of precision bf16, with nothing fused: results and their gradients are stored as bf16,
+    products read a bf16 copy of a parameter whose gradient is fp32, and what a softmax reads is fp32 but not its
+    gradient."""
 
     @staticmethod
     def stored(x):
@@ -120,7 +121,7 @@ def forward(w, case, precision=Exact):
             h = norm(x, p + "attention_norm") if pre else x
             q, k, v = linear(h, p + "attention.qkv").chunk(3, dim=1)
             split = lambda t: t.reshape(len(sequence), HEADS, C // HEADS).transpose(0, 1)
-            scores = store(split(q) @ split(k).transpose(1, 2) / (C // HEADS) ** 0.5)
+            scores = precision.logits(split(q) @ split(k).transpose(1, 2) / (C // HEADS) ** 0.5)
             attended = store(store(torch.softmax(scores, -1)) @ split(v)).transpose(0, 1).reshape(len(sequence), C)
             x = store(x + linear(attended, p + "attention.output"))
             if not pre:
@@ -156,7 +157,8 @@ def near(values, count):
 def likely(errors):
     """A version may be lucky: its error from these parameters or, where that is more, the root of the mean square of
     those from others near them."""
-    return {name: max(error, np.mean([one[name] ** 2 for one in errors[1:]]) ** 0.5) for name, error in errors[0].items()}
+    return {name: max(error, np.mean([one[name] ** 2 for one in errors[1:]]) ** 0.5)
+            for name, error in errors[0].items()}
 
 
 def step_errors(values, case):
@@ -204,15 +206,18 @@ def main():
             w = parameters(case, rng)
             logits, loss = forward(w, case)
             loss.backward()
-            values = {parameter: value.detach() for parameter, value in w.items()}
-            errors = likely([step_errors(some, case) for some in near(values, 16)])
-            later_errors = likely([training_errors(some, case) for some in near(values, 8)])
             group = file.create_group(name)
             group["logits"] = logits.detach().numpy()
             group["loss"] = np.array([loss.item()])
             for parameter, value in w.items():
                 group[f"value/{parameter}"] = value.detach().numpy().astype(np.float32)
                 group[f"gradient/{parameter}"] = value.grad.numpy()
+            if case["activation"] == "relu":
+                continue
+            values = {parameter: value.detach() for parameter, value in w.items()}
+            errors = likely([step_errors(some, case) for some in near(values, 16)])
+            later_errors = likely([training_errors(some, case) for some in near(values, 8)])
+            for parameter in w:
                 group[f"bf16_error/{parameter}"] = np.array([errors[parameter]])
                 group[f"bf16_error_after_steps/{parameter}"] = np.array([later_errors[parameter]])
             group["bf16_error_of_loss"] = np.array([errors["loss"]])
