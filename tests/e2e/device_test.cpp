@@ -311,20 +311,39 @@ TEST_CASE("doctor says that there is no GPU to train on", "[e2e][device]") {
   REQUIRE(test::Process({ITEMLOOM_BINARY, "doctor"}, "", none).wait().exit_code == 0);
 }
 
-TEST_CASE("a GPU that is too small for a validation says so before the first step", "[e2e][device]") {
-  const Job job;
-  const Words more = test::settings({"device=cuda", "model.hidden_size=128", "training.batch_size=2",
-                                     "evaluation.batch_size=120", "training.threads=1"});
+namespace {
+
+// `missing` MB of what the plan of this training says are not there.
+void require_refused(const Job& job, Words more, double (*missing)(const std::string& table), const std::string& what,
+                     const std::string& keys) {
+  more = test::settings({"device=cuda", "training.threads=1"}) + more;
   const Words plan = Words{ITEMLOOM_BINARY, "train", job.path("config.json"), "--dry-run"} + more;
   const std::string table = test::Process(plan, "").wait().out;
-  const double least = test::planned(table, "together ") - test::planned(table, "validation ") / 2;
-  const std::string memory = "CUDA_EMULATION_DEVICE_MB=" + std::to_string(static_cast<int>(least));
+  const int megabytes = static_cast<int>(test::planned(table, "together ") - missing(table));
+  const std::string memory = "CUDA_EMULATION_DEVICE_MB=" + std::to_string(megabytes);
   const test::ProcessResult result = test::Process(job.train("run", more), "", kTwoGpus + Words{memory}).wait();
   INFO(table << memory << "\n" << result.error);
   REQUIRE(result.exit_code == 1);
-  REQUIRE(result.error.find("the scores and layers of a validation need ") != std::string::npos);
-  REQUIRE(result.error.find(" take device cpu, or lower evaluation.batch_size") != std::string::npos);
+  REQUIRE(result.error.find(what + " need ") != std::string::npos);
+  REQUIRE(result.error.find(" take device cpu, or lower " + keys + "\n") != std::string::npos);
   REQUIRE(result.error.find("step 1/") == std::string::npos);
+}
+
+}  // namespace
+
+TEST_CASE("a GPU that is too small for a validation or for kernels says so before the first step", "[e2e][device]") {
+  const Job job;
+  require_refused(
+      job, test::settings({"model.hidden_size=128", "training.batch_size=2", "evaluation.batch_size=120"}),
+      [](const std::string& table) { return test::planned(table, "validation ") / 2; },
+      "the scores and layers of a validation", "evaluation.batch_size");
+  // Less than a MB is missing, for what is taken last.
+  require_refused(
+      job,
+      test::settings({"model.hidden_size=512", "model.heads=8", "training.batch_size=120",
+                      "training.micro_batch_tokens=100000", "evaluation.batch_size=1"}),
+      [](const std::string&) { return 0.0; }, "the kernels of training and validation",
+      "training.micro_batch_tokens (100000 here), training.batch_size");
 }
 #endif
 
