@@ -254,7 +254,7 @@ ml-1m-d256 256 4"
 }
 
 # The data sheet's name of the GPU, or nothing.
-sheet() { grep -oE 'A100|H100|H200|B200' <<<"$gpu" || true; }
+sheet() { grep -owE 'A100|H100|H200|B200' <<<"$gpu" || true; }
 
 profile() {
   if $emulated; then skip profile "nsys wants a GPU"; return; fi
