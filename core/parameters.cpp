@@ -61,10 +61,11 @@ void ParameterStore::allocate(Device& device, uint64_t seed, Vector<float> value
         " floats, its buffers ", values.size(), " and ", gradients.size());
   values_ = values;
   gradients_ = gradients;
-  for (const ParameterInfo& info : infos_) {
-    if (!gradients_) break;
-    gradient_slots_.push_back(
-        {.data = gradients_.data() + info.offset, .parameter = static_cast<int32_t>(gradient_slots_.size())});
+  if (gradients_) {
+    for (const ParameterInfo& info : infos_) {
+      gradient_slots_.push_back(
+          {.data = gradients_.data() + info.offset, .parameter = static_cast<int32_t>(gradient_slots_.size())});
+    }
   }
   if (device.precision() == Precision::kBf16) {
     own_bf16_values_ = device.allocate(size_ * static_cast<int64_t>(sizeof(Bf16)));
